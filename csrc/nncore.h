@@ -1,0 +1,232 @@
+/* The C interface: what the Cython modules call. A kernel is a function of one argument struct, without
+ * allocation and without hidden state, so a call is data: {kernel number, dtype, args}.
+ *
+ * Sizes and strides are int64_t counted in elements. Pointers to data are const void * here and take their
+ * type from the dtype of the call. Outputs never overlap inputs unless an args struct says they may.
+ */
+#ifndef NNCORE_H
+#define NNCORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { NN_MAX_DIMS = 8 };
+enum { NN_FLOAT32 = 0, NN_FLOAT64 = 1, NN_INT64 = 2, NN_BOOL = 3 };
+
+/* ---- arguments ---- */
+
+/* Applied to each C once its sum over K is complete: C = act(C + bias). NULL bias: none. */
+enum { NN_ACT_NONE, NN_ACT_RELU, NN_ACT_TANH, NN_ACT_SIGMOID };
+typedef struct {
+    const void *bias; /* [N], added along rows */
+    int act;
+} nn_epilogue;
+
+/* C[M,N] = act((beta ? C : 0) + A[M,K] B[K,N] + bias), for each of `batch` matrices.
+ * A(i,k) = A[i*rsA + k*csA], B likewise: transposition is a choice of strides, one of the two being 1.
+ * Every C(i,j) is one FMA chain over k = 0..K-1, whatever the blocking, so it does not depend on M, N,
+ * the number of threads, or on whether B came packed. */
+typedef struct {
+    int64_t M, N, K;
+    const void *A;
+    int64_t rsA, csA;
+    const void *B;
+    int64_t rsB, csB;
+    const void *packed; /* B as written by gemm_pack, or NULL; then B is not read */
+    void *C;
+    int64_t ldC;
+    int beta;
+    nn_epilogue epilogue;
+    int64_t batch, bsA, bsB, bsC; /* bsB is ignored when packed */
+    void *scratch;
+} nn_gemm_args;
+
+/* B[K,N] -> panels of NR columns, each [K][NR], the last one zero-padded.
+ * `packed` holds K * roundup(N, NR) elements: nn_gemm_nr(dtype) gives NR. */
+typedef struct {
+    int64_t N, K;
+    const void *B;
+    int64_t rsB, csB;
+    void *packed;
+} nn_gemm_pack_args;
+
+/* y = op(x[0], x[1], x[2]; s, t) over an n-dimensional index space; a stride of 0 broadcasts.
+ * With `sum`, y is one number: scale times the sum of op over all elements, in an order fixed by the shape.
+ * y may be the same array as an operand with equal strides. */
+typedef struct {
+    int op, ndim, sum;
+    int64_t shape[NN_MAX_DIMS];
+    void *y;
+    int64_t ys[NN_MAX_DIMS];
+    const void *x[3];
+    int64_t xs[3][NN_MAX_DIMS];
+    double s, t, scale;
+    void *scratch;
+} nn_ewise_args;
+
+/* y = (type of y) x, strided; types are any of the four. Equal types copy bits. */
+typedef struct {
+    int ndim, xtype, ytype;
+    int64_t shape[NN_MAX_DIMS];
+    void *y;
+    int64_t ys[NN_MAX_DIMS];
+    const void *x;
+    int64_t xs[NN_MAX_DIMS];
+} nn_cast_args;
+
+/* y[outer, inner] = scale * op over n of x[outer, n, inner]. NN_MAX and NN_MIN also give the index of the
+ * first extreme (or first NaN) when index is not NULL. Sums are pairwise over blocks fixed by n. */
+enum { NN_SUM, NN_MAX, NN_MIN };
+typedef struct {
+    int op;
+    int64_t outer, n, inner;
+    const void *x;
+    void *y;
+    int64_t *index;
+    double scale;
+    void *scratch;
+} nn_reduce_args;
+
+/* Rows of n: y = softmax(x), or log softmax with `log`. Backward: dx from y and dy. */
+typedef struct {
+    int log;
+    int64_t rows, n;
+    const void *x; /* forward */
+    void *y;       /* forward: out; backward: in */
+    const void *dy;
+    void *dx;
+} nn_softmax_args;
+
+/* loss = sum_i (lse_i - x[i, target_i]) * scale; lse[rows] is kept for backward. per_row, if not NULL, gets
+ * each row's loss. backward: dx[i,j] = dy_i (exp(x_ij - lse_i) - [j = target_i]) scale, where dy is [rows]
+ * (dy_stride 1) or one number (dy_stride 0). */
+typedef struct {
+    int64_t rows, n;
+    const void *x;
+    const int64_t *target;
+    void *lse, *loss, *per_row;
+    const void *dy;
+    int64_t dy_stride;
+    void *dx;
+    double scale;
+    void *scratch;
+} nn_cross_entropy_args;
+
+/* gather: y[i, :] = x[index[i], :] for i < n, rows of `inner`. scatter: x[index[i], :] = y[i, :]. scatter_add: x[index[i], :] += y[i, :], in the
+ * order of i. Indices are within the rows of x: the caller has checked. */
+typedef struct {
+    int64_t n, inner;
+    void *x;
+    const int64_t *index;
+    void *y;
+} nn_gather_args;
+
+/* Philox4x32-7. Element i of a call depends on (seed, stream, i) alone. */
+enum { NN_UNIFORM, NN_NORMAL };
+typedef struct {
+    int dist; /* uniform on [a, b); normal of mean a and deviation b */
+    int64_t n;
+    void *y;
+    double a, b;
+    uint64_t seed, stream;
+} nn_random_args;
+
+/* y = keep(i) ? x * scale : 0, P(keep) = 1 - threshold / 65536; the mask is recomputed, never stored. */
+typedef struct {
+    int64_t n;
+    const void *x;
+    void *y;
+    double scale;
+    uint32_t threshold;
+    uint64_t seed, stream;
+} nn_dropout_args;
+
+/* One fused pass over a list of parameters. */
+typedef struct {
+    void *p;
+    const void *g;
+    void *s0, *s1; /* sgd: momentum buffer, -; adam: m, v */
+    int64_t n;
+} nn_chunk;
+
+typedef struct {
+    const nn_chunk *chunks;
+    int64_t n_chunks;
+    double lr, weight_decay;
+    int maximize;
+    double momentum, dampening; /* sgd */
+    int nesterov, first;        /* first: the momentum buffer is written with g */
+    double beta1, beta2, eps;   /* adam */
+    double bias1, bias2;        /* 1 - beta^t */
+    int decoupled;              /* weight decay as AdamW's */
+} nn_optim_args;
+
+/* Measures the machine: FLOP/s of independent FMAs in registers; bytes/s of y = x, read plus written. */
+typedef struct {
+    double seconds;
+    const void *x;
+    void *y;
+    int64_t n;
+    double *result;
+} nn_probe_args;
+
+/* ---- the table ---- */
+
+enum {
+#define NN_KERNEL(name, args) NN_K_##name,
+#define NN_KERNEL_S(name, args) NN_K_##name,
+#include "kernels.def"
+    NN_N_KERNELS
+};
+enum {
+#define NN_OP(name, arity, formula) NN_OP_##name,
+#include "ops.def"
+    NN_N_OPS
+};
+
+typedef void (*nn_kernel)(const void *args);
+typedef size_t (*nn_scratch_fn)(const void *args);
+typedef struct {
+    nn_kernel kernel[NN_N_KERNELS];
+    nn_scratch_fn scratch[NN_N_KERNELS]; /* NULL: needs none */
+    int64_t gemm_nr;
+    int64_t lanes;
+} nn_table;
+
+extern const char *const nn_kernel_names[NN_N_KERNELS];
+extern const char *const nn_op_names[NN_N_OPS];
+extern const int nn_op_arity[NN_N_OPS];
+
+/* Runs a kernel with denormals flushed, and restores the caller's floating-point state. */
+void nn_run(int kernel, int dtype, const void *args);
+size_t nn_scratch(int kernel, int dtype, const void *args);
+int64_t nn_gemm_nr(int dtype);
+int64_t nn_lanes(int dtype);
+
+/* ---- ISA (cpu.c) ---- */
+int nn_isa_count(void);                 /* compiled in, lowest first */
+const char *nn_isa_name(int isa);       /* "baseline", "avx2", "avx512" */
+int nn_isa_supported(int isa);          /* by this CPU and operating system */
+int nn_isa_current(void);
+int nn_isa_set(int isa);                /* 0, or -1 if not supported */
+
+/* ---- memory (memory.c): 64-byte aligned, cached by size class; never NULL except when memory is out ---- */
+void *nn_alloc(size_t bytes);
+void nn_free(void *p, size_t bytes);    /* bytes as given to nn_alloc */
+void nn_empty_cache(void);
+void nn_memory_stats(int64_t *in_use, int64_t *peak, int64_t *cached);
+void nn_memory_reset_peak(void);
+
+/* ---- threads (threads.c) ---- */
+typedef void (*nn_task)(const void *ctx, int64_t chunk, int tid);
+/* task(ctx, 0..chunks-1), each once, by up to as many threads as `nanoseconds` of one thread's work deserve.
+ * tid < nn_team_max(). Returns when the chunks are done. */
+void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanoseconds);
+int nn_team_max(void);                  /* an upper bound for the next nn_parallel on this thread */
+void nn_set_num_threads(int n);
+int nn_get_num_threads(void);
+void nn_set_parallel_threshold(double nanoseconds); /* < 0: the tuned default. 0 also makes every thread */
+double nn_get_parallel_threshold(void);             /* of the team wait for the others: for tests */
+int nn_threads_used(int reset);         /* distinct threads that ran a chunk since the last reset */
+
+#endif

@@ -1,0 +1,135 @@
+# csrc/nncore.h, as far as the bindings use it. Only runtime.pyx links the C code; other modules take the structs
+# and constants from here and the functions from runtime.pxd.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+cdef extern from "nncore.h" nogil:
+    enum:
+        NN_MAX_DIMS
+        NN_N_KERNELS
+        NN_N_OPS
+        NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_BOOL
+        NN_ACT_NONE, NN_ACT_RELU, NN_ACT_TANH, NN_ACT_SIGMOID
+        NN_SUM, NN_MAX, NN_MIN
+        NN_UNIFORM, NN_NORMAL
+        NN_K_gemm, NN_K_gemm_pack, NN_K_ewise, NN_K_cast, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward
+        NN_K_cross_entropy, NN_K_cross_entropy_backward, NN_K_gather, NN_K_scatter_add, NN_K_scatter, NN_K_random, NN_K_dropout
+        NN_K_sgd, NN_K_adam, NN_K_probe_fma, NN_K_probe_copy
+        NN_OP_add, NN_OP_fill
+
+    ctypedef struct nn_epilogue:
+        const void *bias
+        int act
+
+    ctypedef struct nn_gemm_args:
+        int64_t M, N, K
+        const void *A
+        int64_t rsA, csA
+        const void *B
+        int64_t rsB, csB
+        const void *packed
+        void *C
+        int64_t ldC
+        int beta
+        nn_epilogue epilogue
+        int64_t batch, bsA, bsB, bsC
+        void *scratch
+
+    ctypedef struct nn_gemm_pack_args:
+        int64_t N, K
+        const void *B
+        int64_t rsB, csB
+        void *packed
+
+    ctypedef struct nn_ewise_args:
+        int op, ndim, sum
+        int64_t shape[8]
+        void *y
+        int64_t ys[8]
+        const void *x[3]
+        int64_t xs[3][8]
+        double s, t, scale
+        void *scratch
+
+    ctypedef struct nn_cast_args:
+        int ndim, xtype, ytype
+        int64_t shape[8]
+        void *y
+        int64_t ys[8]
+        const void *x
+        int64_t xs[8]
+
+    ctypedef struct nn_reduce_args:
+        int op
+        int64_t outer, n, inner
+        const void *x
+        void *y
+        int64_t *index
+        double scale
+        void *scratch
+
+    ctypedef struct nn_softmax_args:
+        int log
+        int64_t rows, n
+        const void *x
+        void *y
+        const void *dy
+        void *dx
+
+    ctypedef struct nn_cross_entropy_args:
+        int64_t rows, n
+        const void *x
+        const int64_t *target
+        void *lse
+        void *loss
+        void *per_row
+        const void *dy
+        int64_t dy_stride
+        void *dx
+        double scale
+        void *scratch
+
+    ctypedef struct nn_gather_args:
+        int64_t n, inner
+        void *x
+        const int64_t *index
+        void *y
+
+    ctypedef struct nn_random_args:
+        int dist
+        int64_t n
+        void *y
+        double a, b
+        uint64_t seed, stream
+
+    ctypedef struct nn_dropout_args:
+        int64_t n
+        const void *x
+        void *y
+        double scale
+        uint32_t threshold
+        uint64_t seed, stream
+
+    ctypedef struct nn_chunk:
+        void *p
+        const void *g
+        void *s0
+        void *s1
+        int64_t n
+
+    ctypedef struct nn_optim_args:
+        const nn_chunk *chunks
+        int64_t n_chunks
+        double lr, weight_decay
+        int maximize
+        double momentum, dampening
+        int nesterov, first
+        double beta1, beta2, eps
+        double bias1, bias2
+        int decoupled
+
+    ctypedef struct nn_probe_args:
+        double seconds
+        const void *x
+        void *y
+        int64_t n
+        double *result

@@ -1,0 +1,3 @@
+from .tensor cimport TensorBase
+
+cpdef TensorBase contiguous(TensorBase t)

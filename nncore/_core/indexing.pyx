@@ -1,0 +1,65 @@
+"""Rows by index."""
+from libc.stdint cimport int64_t
+
+from . cimport runtime
+from .c cimport *
+from .elementwise cimport contiguous
+from .tensor cimport TensorBase, empty, require_writable
+
+
+def gather(TensorBase x, TensorBase index, int64_t inner, tuple shape):
+    """Rows of `inner` elements of contiguous x, by contiguous checked int64 index; the result has `shape`."""
+    cdef nn_gather_args g
+    cdef int64_t[8] dims
+    cdef int i
+    for i in range(len(shape)):
+        dims[i] = shape[i]
+    cdef TensorBase y = empty(x.code, len(shape), dims)
+    g.n = index.count()
+    g.inner = inner
+    g.x = x.data
+    g.index = <const int64_t *>index.data
+    g.y = y.data
+    runtime.run(NN_K_gather, x.code, &g)
+    return y
+
+
+def scatter_add(TensorBase x, TensorBase index, TensorBase y, int64_t inner):
+    """x[index[i]] += y[i], rows of `inner` elements; all contiguous."""
+    cdef nn_gather_args g
+    g.n = index.count()
+    g.inner = inner
+    g.x = x.data
+    g.index = <const int64_t *>index.data
+    g.y = y.data
+    runtime.run(NN_K_scatter_add, x.code, &g)
+
+
+def scatter(TensorBase x, TensorBase index, TensorBase y, int64_t inner):
+    """x[index[i]] = y[i], rows of `inner` elements; all contiguous; the last of equal indices wins."""
+    cdef nn_gather_args g
+    require_writable(x)
+    x.storage.version += 1
+    g.n = index.count()
+    g.inner = inner
+    g.x = x.data
+    g.index = <const int64_t *>index.data
+    g.y = y.data
+    runtime.run(NN_K_scatter, x.code, &g)
+
+
+def wrap_index(TensorBase index, int64_t n, str name):
+    """A contiguous int64 copy of index with negative values counted from the end; checked against n."""
+    cdef TensorBase out
+    cdef const int64_t *p
+    cdef int64_t *q
+    cdef int64_t i
+    index = contiguous(index)
+    out = empty(NN_INT64, index.ndim, index.dims)
+    p = <const int64_t *>index.data
+    q = <int64_t *>out.data
+    for i in range(index.count()):
+        q[i] = p[i] + n if p[i] < 0 else p[i]
+        if q[i] < 0 or q[i] >= n:
+            raise IndexError(f"{name}: index {p[i]} is out of range for a dimension of size {n}")
+    return out

@@ -1,0 +1,190 @@
+"""The C runtime: kernel table, ISA, threads, memory. The one module that links the C code.
+
+The other modules of this package cimport `run`, `alloc` and `free` from here, so that there is one table, one
+team of threads and one heap in the process.
+"""
+import os
+
+from .c cimport *
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
+
+cdef extern from "nncore.h" nogil:
+    const char *const nn_kernel_names[]
+    const char *const nn_op_names[]
+    const int nn_op_arity[]
+    void nn_run(int kernel, int dtype, const void *args)
+    size_t nn_scratch(int kernel, int dtype, const void *args)
+    int64_t nn_gemm_nr(int dtype)
+    int64_t nn_lanes(int dtype)
+    int nn_isa_count()
+    const char *nn_isa_name(int isa)
+    int nn_isa_supported(int isa)
+    int nn_isa_current()
+    int nn_isa_set(int isa)
+    void *nn_alloc(size_t nbytes)
+    void nn_free(void *p, size_t nbytes)
+    void nn_empty_cache()
+    void nn_memory_stats(int64_t *in_use, int64_t *peak, int64_t *cached)
+    void nn_memory_reset_peak()
+    void nn_set_num_threads(int n)
+    int nn_get_num_threads()
+    void nn_set_parallel_threshold(double ns)
+    double nn_get_parallel_threshold()
+    int nn_threads_used(int reset)
+
+
+# ---- for the bindings ----
+
+cdef void run(int kernel, int dtype, const void *args) noexcept:
+    with nogil:
+        nn_run(kernel, dtype, args)
+
+
+cdef size_t scratch_size(int kernel, int dtype, const void *args) noexcept:
+    return nn_scratch(kernel, dtype, args)
+
+
+cdef void run_with_scratch(int kernel, int dtype, const void *args, void **scratch) except *:
+    """run, with `*scratch` (a field of args) pointing to as much memory as the kernel asks for."""
+    cdef size_t n = nn_scratch(kernel, dtype, args)
+    if n:
+        scratch[0] = alloc(n)
+    with nogil:
+        nn_run(kernel, dtype, args)
+        if n:
+            nn_free(scratch[0], n)
+
+
+cdef void *alloc(size_t nbytes) except NULL:
+    cdef void *p = nn_alloc(nbytes)
+    if p == NULL:
+        raise MemoryError(f"cannot allocate {nbytes} bytes")
+    return p
+
+
+cdef void free(void *p, size_t nbytes) noexcept:
+    nn_free(p, nbytes)
+
+
+cdef int64_t gemm_nr(int dtype) noexcept:
+    return nn_gemm_nr(dtype)
+
+
+cdef int isa() noexcept:
+    return nn_isa_current()
+
+
+# ---- for Python ----
+
+KERNELS = tuple(nn_kernel_names[i].decode() for i in range(NN_N_KERNELS))
+OPS = {nn_op_names[i].decode(): i for i in range(NN_N_OPS)}
+OP_ARITY = {nn_op_names[i].decode(): nn_op_arity[i] for i in range(NN_N_OPS)}
+
+
+def isas():
+    """Names of the instruction sets this build has and this machine supports, lowest first."""
+    return tuple(nn_isa_name(i).decode() for i in range(nn_isa_count()) if nn_isa_supported(i))
+
+
+def get_isa():
+    """Name of the instruction set in use."""
+    return nn_isa_name(nn_isa_current()).decode()
+
+
+def set_isa(name):
+    """Uses another instruction set from the next kernel on (tests and benchmarks; users set NNCORE_ISA)."""
+    cdef int i
+    for i in range(nn_isa_count()):
+        if nn_isa_name(i).decode() == name:
+            if nn_isa_set(i) != 0:
+                raise ValueError(f"isa: this machine does not support {name!r}; it supports {', '.join(isas())}")
+            return
+    built = ", ".join(nn_isa_name(i).decode() for i in range(nn_isa_count()))
+    raise ValueError(f"isa: expected one of {built}, got {name!r}")
+
+
+def _choose_isa():
+    wanted = os.environ.get("NNCORE_ISA", "").strip().lower()
+    if not wanted:
+        set_isa(isas()[len(isas()) - 1])
+        return "highest that the CPU and operating system support"
+    try:
+        set_isa(wanted)
+    except ValueError as e:
+        raise ImportError(f"NNCORE_ISA={wanted}: {e}") from None
+    return f"NNCORE_ISA={wanted}"
+
+
+ISA_REASON = _choose_isa()
+
+
+def built_isas():
+    """(name, supported here) of every instruction set in this build, lowest first."""
+    return tuple((nn_isa_name(i).decode(), bool(nn_isa_supported(i))) for i in range(nn_isa_count()))
+
+
+def gemm_tile(dtype_code):
+    """(NR, lanes) of the GEMM micro-kernel in use: what edge-case tests derive their shapes from."""
+    return nn_gemm_nr(dtype_code), nn_lanes(dtype_code)
+
+
+def set_num_threads(int n):
+    nn_set_num_threads(n)
+
+
+def get_num_threads():
+    return nn_get_num_threads()
+
+
+def set_parallel_threshold(double nanoseconds):
+    """Work, in ns of one thread, from which a kernel is shared; < 0: the tuned default. At 0 every chunked kernel
+    is shared and each thread of the team takes part (tests)."""
+    nn_set_parallel_threshold(nanoseconds)
+
+
+def threads_used(bint reset=True):
+    """How many distinct threads ran a part of a kernel since the last reset."""
+    return nn_threads_used(reset)
+
+
+def empty_cache():
+    """Returns cached large memory blocks to the operating system."""
+    nn_empty_cache()
+
+
+def memory_stats():
+    """Bytes in use, at most in use since the last `reset_peak_memory`, and cached for reuse."""
+    cdef int64_t in_use, peak, cached
+    nn_memory_stats(&in_use, &peak, &cached)
+    return {"in_use": in_use, "peak": peak, "cached": cached}
+
+
+def reset_peak_memory():
+    """The peak of `memory_stats` counts from here."""
+    nn_memory_reset_peak()
+
+
+cdef double _probe(int kernel, int dtype, const void *x, void *y, int64_t n, double seconds):
+    cdef double result = 0
+    cdef nn_probe_args a
+    a.seconds, a.x, a.y, a.n, a.result = seconds, x, y, n, &result
+    run(kernel, dtype, &a)
+    return result
+
+
+def probe_fma(int dtype_code, double seconds=0.05):
+    """FLOP/s of independent FMAs in registers, on one thread: the peak that kernels are compared with."""
+    return _probe(NN_K_probe_fma, dtype_code, NULL, NULL, 0, seconds)
+
+
+def probe_copy(size_t nbytes, double seconds=0.05):
+    """Bytes/s, read plus written, of copying `nbytes` on one thread."""
+    cdef char *x = <char *>alloc(nbytes)
+    cdef char *y = <char *>alloc(nbytes)
+    memset(x, 0, nbytes)
+    memset(y, 0, nbytes)
+    result = _probe(NN_K_probe_copy, NN_FLOAT32, x, y, <int64_t>(nbytes // 4), seconds)
+    free(x, nbytes)
+    free(y, nbytes)
+    return result

@@ -1,0 +1,32 @@
+from libc.stdint cimport int64_t
+
+cdef class Storage:
+    cdef char *data
+    cdef size_t nbytes
+    cdef Py_buffer *borrowed      # somebody else's memory, or NULL: ours
+    cdef public bint readonly     # nobody may write
+    cdef public bint tracked      # a parameter's: every write bumps the version, NumPy views are read-only
+    cdef public long version
+    cdef public dict packs        # packed copies for gemm (dense.pyx)
+    cdef object __weakref__
+
+cdef class TensorBase:
+    cdef Storage storage
+    cdef char *data
+    cdef int ndim
+    cdef int code
+    cdef int64_t dims[8]
+    cdef int64_t steps[8]
+    cdef bint wants_grad
+    cdef public object grad_fn
+    cdef public int output_nr
+    cdef object grad_
+    cdef int64_t count(self) noexcept
+    cdef bint contiguous(self) noexcept
+    cdef TensorBase view(self, int ndim, const int64_t *dims, const int64_t *steps, int64_t offset)
+    cdef TensorBase alias(self)
+
+cdef TensorBase empty(int code, int ndim, const int64_t *dims)
+cdef TensorBase empty_like(TensorBase t)
+cdef TensorBase scalar(int code)
+cdef int require_writable(TensorBase t) except -1

@@ -1,0 +1,341 @@
+"""The array: storage with a version, shape and strides, and conversion from and to NumPy. No arithmetic."""
+from cpython.buffer cimport (PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer,
+                             PyObject_GetBuffer)
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.string cimport memset
+
+import numpy as np
+
+from . cimport runtime
+from .c cimport NN_BOOL, NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_MAX_DIMS
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_))
+_CODES = {d: i for i, d in enumerate(DTYPES)}
+cdef int[4] ITEMSIZE = [4, 8, 8, 1]
+cdef bytes _FORMATS = b"f\0d\0l\0?\0" if sizeof(long) == 8 else b"f\0d\0q\0?\0"
+cdef object _tensor_type = None  # set below: TensorBase, until nncore.Tensor is defined
+cdef tuple _NO_ARGS = ()
+
+
+def set_tensor_type(cls):
+    """The class of new tensors: nncore.Tensor, defined above this layer."""
+    global _tensor_type
+    _tensor_type = cls
+
+
+def dtype_code(dtype, str name="dtype"):
+    """The code of a dtype (or of something np.dtype understands): float32, float64, int64 or bool."""
+    try:
+        return _CODES[np.dtype(dtype)]
+    except (KeyError, TypeError):
+        raise TypeError(f"{name}: expected float32, float64, int64 or bool, got {dtype!r}") from None
+
+
+cdef class Storage:
+    """A block of memory. `version` counts the writes made through the library."""
+
+    def __cinit__(self):
+        self.data = NULL
+        self.borrowed = NULL
+
+    def __dealloc__(self):
+        if self.borrowed != NULL:
+            PyBuffer_Release(self.borrowed)
+            PyMem_Free(self.borrowed)
+        elif self.data != NULL:
+            runtime.free(self.data, self.nbytes)
+
+
+cdef extern from *:
+    """
+    static PyObject *new_object(PyObject *type, PyObject *no_args)
+    {
+        return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, no_args, NULL);
+    }
+    """
+    object new_object(object type, object no_args)
+
+
+cdef inline TensorBase _new():
+    return <TensorBase>new_object(_tensor_type, _NO_ARGS)
+
+
+cdef TensorBase empty(int code, int ndim, const int64_t *dims):
+    """A fresh row-major tensor; contents undefined."""
+    cdef TensorBase t = _new()
+    cdef Storage s = Storage.__new__(Storage)
+    cdef int64_t n = 1
+    cdef int i
+    for i in range(ndim - 1, -1, -1):
+        t.dims[i] = dims[i]
+        t.steps[i] = n
+        n *= dims[i]
+    s.nbytes = <size_t>(n * ITEMSIZE[code])
+    s.data = <char *>runtime.alloc(s.nbytes)
+    t.storage = s
+    t.data = s.data
+    t.ndim = ndim
+    t.code = code
+    return t
+
+
+cdef TensorBase empty_like(TensorBase t):
+    return empty(t.code, t.ndim, t.dims)
+
+
+cdef TensorBase scalar(int code):
+    return empty(code, 0, NULL)
+
+
+cdef int require_writable(TensorBase t) except -1:
+    if t.storage.readonly:
+        raise ValueError("cannot write: the tensor's memory is read-only")
+    return 0
+
+
+cdef class TensorBase:
+    """What nncore.Tensor is made of. Attributes without a leading underscore are documented there."""
+
+    def __cinit__(self):
+        self.wants_grad = False
+
+    # ---- for the bindings ----
+
+    cdef int64_t count(self) noexcept:
+        cdef int64_t n = 1
+        for i in range(self.ndim):
+            n *= self.dims[i]
+        return n
+
+    cdef bint contiguous(self) noexcept:
+        cdef int64_t n = 1
+        cdef int i
+        for i in range(self.ndim - 1, -1, -1):
+            if self.dims[i] != 1 and self.steps[i] != n:
+                return self.count() == 0
+            n *= self.dims[i]
+        return True
+
+    cdef TensorBase view(self, int ndim, const int64_t *dims, const int64_t *steps, int64_t offset):
+        cdef TensorBase t = _new()
+        cdef int i
+        for i in range(ndim):
+            t.dims[i] = dims[i]
+            t.steps[i] = steps[i]
+        t.ndim = ndim
+        t.code = self.code
+        t.storage = self.storage
+        t.data = self.data + offset * ITEMSIZE[self.code]
+        return t
+
+    cdef TensorBase alias(self):
+        return self.view(self.ndim, self.dims, self.steps, 0)
+
+    # ---- for Python ----
+
+    @property
+    def shape(self):
+        """Tuple of sizes."""
+        cdef int n = self.ndim
+        if n == 2:
+            return (self.dims[0], self.dims[1])
+        if n == 1:
+            return (self.dims[0],)
+        return tuple([self.dims[i] for i in range(n)])
+
+    @property
+    def strides(self):
+        """Tuple of steps in elements."""
+        return tuple([self.steps[i] for i in range(self.ndim)])
+
+    @property
+    def ndim(self):
+        """Number of dimensions."""
+        return self.ndim
+
+    def numel(self):
+        """Number of elements."""
+        return self.count()
+
+    @property
+    def dtype(self):
+        """NumPy dtype: float32, float64, int64 or bool."""
+        return DTYPES[self.code]
+
+    @property
+    def _code(self):
+        return self.code
+
+    @property
+    def _storage(self):
+        return self.storage
+
+    @property
+    def _contiguous(self):
+        return self.contiguous()
+
+    @property
+    def _floating(self):
+        return self.code <= NN_FLOAT64
+
+    @property
+    def requires_grad(self):
+        """Whether gradients flow to this tensor."""
+        return self.wants_grad
+
+    @requires_grad.setter
+    def requires_grad(self, bint value):
+        if value and self.code > NN_FLOAT64:
+            raise TypeError(f"requires_grad: only floating tensors can require gradients, this one is {self.dtype}")
+        if not value and self.grad_fn is not None:
+            raise ValueError("requires_grad: can only be cleared on leaf tensors; use detach()")
+        self.wants_grad = value
+
+    @property
+    def grad(self):
+        """The accumulated gradient: a tensor of the same shape and dtype, or None."""
+        return self.grad_
+
+    @grad.setter
+    def grad(self, value):
+        if value is not None:
+            if not isinstance(value, TensorBase):
+                raise TypeError(f"grad: expected a Tensor or None, got {type(value).__name__}")
+            if value.shape != self.shape or value.dtype != self.dtype:
+                raise ValueError(f"grad: expected {self.dtype} of shape {self.shape}, got {value.dtype} of {value.shape}")
+        self.grad_ = value
+
+    @property
+    def is_leaf(self):
+        """True unless the tensor is the result of a recorded operation."""
+        return self.grad_fn is None
+
+    def _alias(self):
+        """The same memory as a new tensor outside the graph."""
+        return self.alias()
+
+    def _view(self, tuple shape, tuple strides, int64_t offset):
+        """A strided window on the same memory; the caller has checked the bounds."""
+        cdef int64_t[8] dims
+        cdef int64_t[8] steps
+        cdef int i, n = len(shape)
+        if n > NN_MAX_DIMS:
+            raise ValueError(f"shape: at most {NN_MAX_DIMS} dimensions, got {n}")
+        for i in range(n):
+            dims[i] = shape[i]
+            steps[i] = strides[i]
+        return self.view(n, dims, steps, offset)
+
+    def _copy_meta(self, TensorBase other):
+        """Makes this tensor a second name for other's memory (Parameter, and data= assignments)."""
+        cdef int i
+        for i in range(other.ndim):
+            self.dims[i] = other.dims[i]
+            self.steps[i] = other.steps[i]
+        self.ndim = other.ndim
+        self.code = other.code
+        self.storage = other.storage
+        self.data = other.data
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        cdef Py_ssize_t *meta
+        cdef int i
+        cdef bint fixed = self.storage.readonly or self.storage.tracked or self.wants_grad
+        if flags & PyBUF_WRITABLE and fixed:
+            raise BufferError("a parameter's memory is read-only: write with copy_() or p[...] = value")
+        meta = <Py_ssize_t *>PyMem_Malloc(2 * NN_MAX_DIMS * sizeof(Py_ssize_t))
+        if meta == NULL:
+            raise MemoryError()
+        for i in range(self.ndim):
+            meta[i] = self.dims[i]
+            meta[NN_MAX_DIMS + i] = self.steps[i] * ITEMSIZE[self.code]
+        buffer.buf = self.data
+        buffer.obj = self
+        buffer.len = self.count() * ITEMSIZE[self.code]
+        buffer.itemsize = ITEMSIZE[self.code]
+        buffer.readonly = fixed
+        buffer.ndim = self.ndim
+        buffer.format = (<char *>_FORMATS) + 2 * self.code if flags & PyBUF_FORMAT else NULL
+        buffer.shape = meta
+        buffer.strides = meta + NN_MAX_DIMS
+        buffer.suboffsets = NULL
+        buffer.internal = meta
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        PyMem_Free(buffer.internal)
+
+
+def new_empty(tuple shape, int code):
+    """A fresh tensor; contents undefined."""
+    cdef int64_t[8] dims
+    cdef int i, n = len(shape)
+    if n > NN_MAX_DIMS:
+        raise ValueError(f"shape: at most {NN_MAX_DIMS} dimensions, got {n}")
+    for i in range(n):
+        if shape[i] < 0:
+            raise ValueError(f"shape: sizes must not be negative, got {shape}")
+        dims[i] = shape[i]
+    return empty(code, n, dims)
+
+
+def new_zeros(tuple shape, int code):
+    """A fresh tensor of zeros."""
+    cdef TensorBase t = new_empty(shape, code)
+    memset(t.data, 0, t.storage.nbytes)
+    return t
+
+
+def from_array(array):
+    """A tensor on the memory of a NumPy array of one of the four dtypes, without a copy."""
+    cdef TensorBase t
+    cdef Storage s
+    cdef Py_buffer *view
+    cdef int i, size, code = _CODES[array.dtype]
+    if array.ndim > NN_MAX_DIMS:
+        raise ValueError(f"array: at most {NN_MAX_DIMS} dimensions, got {array.ndim}")
+    view = <Py_buffer *>PyMem_Malloc(sizeof(Py_buffer))
+    if view == NULL:
+        raise MemoryError()
+    try:
+        PyObject_GetBuffer(array, view, PyBUF_STRIDED_RO | PyBUF_FORMAT)
+    except BaseException:
+        PyMem_Free(view)
+        raise
+    s = Storage.__new__(Storage)
+    s.borrowed = view
+    s.data = <char *>view.buf
+    s.nbytes = <size_t>view.len
+    s.readonly = view.readonly
+    size = ITEMSIZE[code]
+    t = _new()
+    t.storage = s
+    t.data = s.data
+    t.code = code
+    t.ndim = view.ndim
+    for i in range(view.ndim):
+        t.dims[i] = view.shape[i]
+        if view.strides[i] % size and view.shape[i] > 1:
+            raise ValueError("array: strides are not multiples of the item size; pass a copy")
+        t.steps[i] = view.strides[i] // size
+    return t
+
+
+def item(TensorBase t):
+    """The only element as a Python number."""
+    if t.count() != 1:
+        raise ValueError(f"item: only a tensor of one element has an item, this one has shape {t.shape}")
+    if t.code == NN_FLOAT32:
+        return (<float *>t.data)[0]
+    if t.code == NN_FLOAT64:
+        return (<double *>t.data)[0]
+    if t.code == NN_INT64:
+        return (<int64_t *>t.data)[0]
+    return bool((<unsigned char *>t.data)[0])
+
+
+def bump(TensorBase t):
+    """Counts a write to the tensor's memory."""
+    t.storage.version += 1
+
+
+set_tensor_type(TensorBase)

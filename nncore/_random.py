@@ -1,0 +1,135 @@
+"""Random numbers: a seed and a count of the streams taken. Each random operation takes the next stream, and number i
+of it is a function of (seed, stream, i) alone."""
+
+import numpy as np
+
+from nncore._core import rng
+from nncore._core.tensor import new_empty
+from nncore._ops._check import FLOAT32, FLOAT64, float_code, integer, number, shape_arg
+
+
+class Generator:
+    """A source of random numbers (Philox4x32-7).
+
+    Args:
+        seed: integer from 0 to 2^64 - 1.
+
+    >>> g = Generator(1)
+    >>> a = uniform((2,), generator=g).tolist()
+    >>> b = uniform((2,), generator=g.manual_seed(1)).tolist()
+    >>> a == b
+    True
+    """
+
+    def __init__(self, seed=0):
+        self.manual_seed(seed)
+
+    def manual_seed(self, seed):
+        """Starts over with this seed; returns the generator."""
+        if not 0 <= integer(seed, "seed") < 2**64:
+            raise ValueError(f"seed: expected an integer from 0 to 2^64 - 1, got {seed}")
+        self._seed, self._stream = int(seed), 0
+        return self
+
+    def initial_seed(self):
+        """The seed."""
+        return self._seed
+
+    def next_stream(self):
+        """(seed, number of a stream that nobody else gets)."""
+        self._stream += 1
+        return self._seed, self._stream
+
+    def get_state(self):
+        """What `set_state` restores: (seed, streams taken)."""
+        return self._seed, self._stream
+
+    def set_state(self, state):
+        """Goes back to a state."""
+        seed, stream = state
+        self.manual_seed(seed)
+        self._stream = integer(stream, "state", 0)
+
+
+default_generator = Generator(0)
+
+
+def manual_seed(seed):
+    """Seeds the default generator: initialization, dropout, shuffling and sampling repeat from here.
+
+    >>> import nncore
+    >>> g = nncore.manual_seed(7); a = nncore.rand(3).tolist()
+    >>> g = nncore.manual_seed(7); a == nncore.rand(3).tolist()
+    True
+    """
+    return default_generator.manual_seed(seed)
+
+
+def get_rng_state():
+    """State of the default generator."""
+    return default_generator.get_state()
+
+
+def set_rng_state(state):
+    """Restores the default generator's state."""
+    default_generator.set_state(state)
+
+
+def fill(t, dist, a, b, generator=None):
+    """Fills a contiguous floating tensor in place."""
+    seed, stream = (generator or default_generator).next_stream()
+    rng.fill_random(t, dist, a, b, seed, stream)
+    return t
+
+
+def uniform(shape, low=0.0, high=1.0, dtype=np.float32, generator=None):
+    """Numbers uniform on [low, high)."""
+    t = new_empty(shape_arg((shape,)), float_code(dtype))
+    return fill(t, rng.UNIFORM, number(low, "low"), number(high, "high"), generator)
+
+
+def normal(shape, mean=0.0, std=1.0, dtype=np.float32, generator=None):
+    """Numbers of the normal distribution."""
+    t = new_empty(shape_arg((shape,)), float_code(dtype))
+    return fill(t, rng.NORMAL, number(mean, "mean"), number(std, "std", 0), generator)
+
+
+def rand(*shape, dtype=np.float32, generator=None):
+    """Numbers uniform on [0, 1).
+
+    >>> import nncore
+    >>> nncore.rand(2, 3).shape
+    (2, 3)
+    """
+    return uniform(shape_arg(shape), dtype=dtype, generator=generator)
+
+
+def randn(*shape, dtype=np.float32, generator=None):
+    """Numbers of the standard normal distribution.
+
+    >>> import nncore
+    >>> nncore.randn(2, 3).shape
+    (2, 3)
+    """
+    return normal(shape_arg(shape), dtype=dtype, generator=generator)
+
+
+def permutation(n, generator=None):
+    """A random order of 0..n-1 as a NumPy int64 array: the order of n random keys."""
+    keys = fill(new_empty((integer(n, "n", 0),), FLOAT64), rng.UNIFORM, 0.0, 1.0, generator)
+    return np.argsort(keys.numpy(), kind="stable")
+
+
+def randperm(n, generator=None):
+    """A random order of 0..n-1 as an int64 tensor.
+
+    >>> import nncore
+    >>> sorted(nncore.randperm(4).tolist())
+    [0, 1, 2, 3]
+    """
+    from nncore._core.tensor import from_array
+
+    return from_array(permutation(n, generator))
+
+
+__all__ = ["FLOAT32", "Generator", "get_rng_state", "manual_seed", "rand", "randn", "randperm", "set_rng_state"]

@@ -1,0 +1,228 @@
+"""Autograd: the graph of what ran, and its traversal.
+
+An operation computes its result with the kernels, then calls `record(result, name, inputs, backward, saved)`. If
+gradients are on and an input wants one, the result gets a Node: the node's `backward` maps the gradient of the result to
+those of the inputs (None where there is none). `saved` names the tensors that backward reads, so that a write to one
+of them in between is an error, not a wrong gradient.
+
+Nodes are numbered as they are made. Every consumer of a result has a higher number than the node that made it, so
+running the highest pending number first runs each node once, after all its gradients have arrived.
+"""
+from heapq import heappop, heappush
+
+from nncore._core.elementwise import ewise
+from nncore._core.elementwise import copy_into as _copy_into
+
+from cpython.ref cimport Py_REFCNT
+
+from nncore._core.c cimport NN_FLOAT64, NN_OP_add, NN_OP_fill
+from nncore._core.tensor cimport Storage, TensorBase, empty_like
+
+cdef extern from *:
+    """
+    static _Thread_local int grad_enabled = 1; /* of this Python thread */
+    """
+    int grad_enabled
+
+cdef long _counter = 0
+
+
+def is_grad_enabled():
+    """Whether operations are recorded."""
+    return bool(grad_enabled)
+
+
+def set_enabled(bint value):
+    """Sets whether operations are recorded; gives the former value."""
+    global grad_enabled
+    was = bool(grad_enabled)
+    grad_enabled = value
+    return was
+
+
+cdef class Node:
+    """One recorded operation. `name` is the operation's; `next_functions` leads towards the leaves."""
+    cdef readonly str name
+    cdef readonly long number
+    cdef tuple inputs      # of each input: the Node that made it, the leaf Tensor itself, or None (no gradient)
+    cdef tuple slots       # which output of that Node
+    cdef object backward   # None once it has run
+    cdef tuple saved
+    cdef list versions
+    cdef list pending      # gradients of the outputs that have arrived
+    cdef int n_outputs
+    cdef object __weakref__
+
+    @property
+    def next_functions(self):
+        """For each input, the Node that made it or the leaf Tensor that collects its gradient; None for an input
+        without gradient."""
+        return self.inputs
+
+    def __repr__(self):
+        return f"<{self.name} #{self.number}>"
+
+
+cdef Node _node(str name, tuple inputs, backward, tuple saved, int n_outputs):
+    global _counter
+    cdef Node node = Node.__new__(Node)
+    cdef TensorBase t
+    cdef list edges = [], slots = []
+    _counter += 1
+    node.name = name
+    node.number = _counter
+    for x in inputs:
+        t = x
+        if t is None or not t.wants_grad:
+            edges.append(None)
+            slots.append(0)
+        elif t.grad_fn is None:
+            edges.append(t)
+            slots.append(0)
+        else:
+            edges.append(t.grad_fn)
+            slots.append(t.output_nr)
+    node.inputs = tuple(edges)
+    node.slots = tuple(slots)
+    node.backward = backward
+    node.saved = saved
+    node.n_outputs = n_outputs
+    if saved:
+        node.versions = [(<TensorBase>s).storage.version for s in saved]
+    return node
+
+
+cdef inline bint _wanted(tuple inputs):
+    cdef TensorBase t
+    for x in inputs:
+        t = x
+        if t is not None and t.wants_grad:
+            return True
+    return False
+
+
+def record(out, str name, tuple inputs, backward, tuple saved=()):
+    """Gives `out` its place in the graph, and returns it.
+
+    out: the result, or a tuple of results; results that are not floating never get a gradient.
+    inputs: the operation's tensor inputs (None for one that was not given).
+    backward: from the gradient of each result (None for one that nobody used, if there are several) to a tuple of
+        gradients, one per input.
+    saved: the tensors that backward reads.
+    """
+    cdef TensorBase t
+    cdef Node node
+    if not grad_enabled or not _wanted(inputs):
+        return out
+    if type(out) is tuple:
+        node = _node(name, inputs, backward, saved, len(out))
+        result = []
+        for i, o in enumerate(out):
+            t = o
+            if t.code <= NN_FLOAT64:
+                for s in saved:
+                    if s is t:
+                        t = t.alias()
+                        break
+                t.wants_grad = True
+                t.grad_fn = node
+                t.output_nr = i
+            result.append(t)
+        return tuple(result)
+    node = _node(name, inputs, backward, saved, 1)
+    t = out
+    for s in saved:
+        if s is out:  # backward holds the result: a second name outside the graph, or they would hold each other
+            t = t.alias()
+            break
+    t.wants_grad = True
+    t.grad_fn = node
+    return t
+
+
+cdef int _accumulate(TensorBase leaf, TensorBase g) except -1:
+    """leaf.grad += g. The first gradient is kept as it is if nobody else can see it, else copied."""
+    cdef TensorBase own
+    if g.ndim != leaf.ndim:
+        raise RuntimeError(f"backward gave a gradient of shape {g.shape} for a tensor of shape {leaf.shape}")
+    for i in range(g.ndim):
+        if g.dims[i] != leaf.dims[i]:
+            raise RuntimeError(f"backward gave a gradient of shape {g.shape} for a tensor of shape {leaf.shape}")
+    if leaf.grad_ is not None:
+        ewise(NN_OP_add, leaf.grad_, g, None, 0, 0, leaf.grad_)
+    elif Py_REFCNT(g) <= 2 and Py_REFCNT(g.storage) == 1 and g.contiguous():  # held by `grads` and `g` alone
+        leaf.grad_ = g
+    else:
+        own = empty_like(leaf)
+        _copy_into(own, g)
+        own.storage.version = 0
+        leaf.grad_ = own
+    return 0
+
+
+def _check_saved(Node node):
+    cdef TensorBase t
+    for i in range(len(node.saved)):
+        t = node.saved[i]
+        if t.storage.version != node.versions[i]:
+            raise RuntimeError(
+                f"{node.name}: a tensor of shape {t.shape} that backward needs was changed in place after it was used "
+                f"(version {node.versions[i]} when used, {t.storage.version} now); work on a copy of it")
+
+
+def backward(TensorBase root, TensorBase gradient, bint retain_graph):
+    """Adds the gradient of <gradient, root> to .grad of every leaf that root depends on."""
+    cdef Node node, source
+    cdef TensorBase leaf
+    cdef list heap = []
+    cdef int slot
+    was = set_enabled(False)
+    started = []
+    try:
+        if root.grad_fn is None:
+            _accumulate(root, gradient)
+            return
+        node = root.grad_fn
+        node.pending = [None] * node.n_outputs
+        node.pending[root.output_nr] = gradient
+        heappush(heap, (-node.number, node))
+        started.append(node)
+        while heap:
+            node = heappop(heap)[1]
+            if node.backward is None:
+                raise RuntimeError(
+                    f"{node.name}: the graph was freed by an earlier backward(); "
+                    "pass retain_graph=True to the first call to go through it twice")
+            if node.saved:
+                _check_saved(node)
+            pending = node.pending
+            node.pending = None
+            grads = node.backward(*pending)
+            pending = None
+            for i in range(len(node.inputs)):
+                edge = node.inputs[i]
+                g = grads[i]
+                if edge is None or g is None:
+                    continue
+                if type(edge) is Node:
+                    source = edge
+                    slot = node.slots[i]
+                    if source.pending is None:
+                        source.pending = [None] * source.n_outputs
+                        heappush(heap, (-source.number, source))
+                        started.append(source)
+                    held = source.pending[slot]
+                    source.pending[slot] = g if held is None else ewise(NN_OP_add, held, g)
+                else:
+                    leaf = edge
+                    _accumulate(leaf, g)
+            grads = g = None
+            if not retain_graph:
+                node.backward = None
+                node.saved = ()
+    except BaseException:
+        for n in started:
+            (<Node>n).pending = None
+        raise
+    finally:
+        set_enabled(was)

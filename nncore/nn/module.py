@@ -1,0 +1,272 @@
+"""Module: parameters, buffers and submodules under names."""
+
+import numpy as np
+
+from nncore._core import elementwise
+from nncore._ops._check import as_array, as_tensor, float_code
+from nncore._tensor import Tensor
+from nncore.nn.parameter import Parameter
+
+
+class Module:
+    """Base of all layers and networks. Assigning a Parameter or a Module to an attribute registers it.
+
+    Subclasses define `__init__`, which calls `super().__init__()` first, and `forward`.
+
+    Attributes:
+        training: True in training mode (dropout drops, batch normalization uses batch statistics).
+
+    >>> import nncore
+    >>> from nncore import nn
+    >>> class Net(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.hidden = nn.Linear(4, 8)
+    ...         self.out = nn.Linear(8, 2)
+    ...     def forward(self, x):
+    ...         return self.out(self.hidden(x).relu())
+    >>> Net()(nncore.zeros(3, 4)).shape
+    (3, 2)
+    """
+
+    def __init__(self):
+        put = object.__setattr__
+        put(self, "training", True)
+        put(self, "_parameters", {})
+        put(self, "_buffers", {})
+        put(self, "_modules", {})
+
+    def forward(self, *args, **kwargs):
+        """The computation; subclasses define it."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+    # ---- registration ----
+
+    def __setattr__(self, name, value):
+        registries = self.__dict__.get("_parameters"), self.__dict__.get("_buffers"), self.__dict__.get("_modules")
+        if isinstance(value, Parameter | Module):
+            if registries[0] is None:
+                raise RuntimeError(f"{type(self).__name__}: call super().__init__() before assigning {name!r}")
+            mine = registries[0] if isinstance(value, Parameter) else registries[2]
+            for r in registries:
+                if r is not mine:
+                    r.pop(name, None)
+            mine[name] = value
+        elif registries[0] is not None:
+            parameters, buffers, modules = registries
+            if name in parameters and value is not None:
+                raise TypeError(f"{name}: expected a Parameter or None, got {type(value).__name__}")
+            if name in modules and value is not None:
+                raise TypeError(f"{name}: expected a Module or None, got {type(value).__name__}")
+            for r in (parameters, modules):
+                if name in r:
+                    r[name] = None
+            if name in buffers:
+                buffers[name] = None if value is None else as_tensor(value, name)
+                value = buffers[name]
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name):
+        for r in (self._parameters, self._buffers, self._modules):
+            r.pop(name, None)
+        object.__delattr__(self, name)
+
+    def register_parameter(self, name, param):
+        """Registers a Parameter, or None for one that is absent (Linear's bias=False)."""
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(f"param: expected a Parameter or None, got {type(param).__name__}")
+        self._parameters[name] = param
+        object.__setattr__(self, name, param)
+
+    def register_buffer(self, name, tensor):
+        """Registers a tensor that is saved with the parameters but not learned."""
+        value = None if tensor is None else as_tensor(tensor, "tensor")
+        self._buffers[name] = value
+        object.__setattr__(self, name, value)
+
+    def add_module(self, name, module):
+        """Registers a submodule under a name."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"module: expected a Module or None, got {type(module).__name__}")
+        self._modules[name] = module
+        object.__setattr__(self, name, module)
+
+    # ---- walking ----
+
+    def named_modules(self, prefix="", _seen=None):
+        """(name, module) of this module and all below it, each once."""
+        seen = set() if _seen is None else _seen
+        if id(self) in seen:
+            return
+        seen.add(id(self))
+        yield prefix, self
+        for name, child in self._modules.items():
+            if child is not None:
+                yield from child.named_modules(f"{prefix}.{name}" if prefix else name, seen)
+
+    def modules(self):
+        """This module and all below it, each once."""
+        return (m for _, m in self.named_modules())
+
+    def named_children(self):
+        """(name, module) of the direct submodules."""
+        return ((n, m) for n, m in self._modules.items() if m is not None)
+
+    def children(self):
+        """The direct submodules."""
+        return (m for _, m in self.named_children())
+
+    def _named(self, registry, recurse):
+        seen = set()
+        for prefix, m in self.named_modules() if recurse else (("", self),):
+            for name, t in getattr(m, registry).items():
+                if t is not None and id(t) not in seen:
+                    seen.add(id(t))
+                    yield (f"{prefix}.{name}" if prefix else name), t
+
+    def named_parameters(self, recurse=True):
+        """(name, parameter) of this module and, by default, of those below it, each once."""
+        return self._named("_parameters", recurse)
+
+    def parameters(self, recurse=True):
+        """The parameters, each once: what an optimizer takes."""
+        return (p for _, p in self.named_parameters(recurse))
+
+    def named_buffers(self, recurse=True):
+        """(name, buffer), each once."""
+        return self._named("_buffers", recurse)
+
+    def buffers(self, recurse=True):
+        """The buffers, each once."""
+        return (b for _, b in self.named_buffers(recurse))
+
+    def apply(self, fn):
+        """Calls fn on every module, children first; returns the module."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    # ---- modes ----
+
+    def train(self, mode=True):
+        """Training mode for this module and all below; returns the module."""
+        if not isinstance(mode, bool):
+            raise ValueError(f"mode: expected a bool, got {type(mode).__name__}")
+        for m in self.modules():
+            object.__setattr__(m, "training", mode)
+        return self
+
+    def eval(self):
+        """Evaluation mode: `train(False)`."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad=True):
+        """Thaws or freezes all parameters; returns the module."""
+        for p in self.parameters():
+            p.requires_grad = requires_grad
+        return self
+
+    def zero_grad(self, set_to_none=True):
+        """Drops the gradients of all parameters (or sets them to zero)."""
+        for p in self.parameters():
+            if set_to_none:
+                p.grad = None
+            elif p.grad is not None:
+                p.grad.zero_()
+
+    def to(self, dtype):
+        """Parameters and floating buffers in another floating dtype, in place; returns the module."""
+        code = float_code(dtype)
+        for m in self.modules():
+            for p in m._parameters.values():
+                if p is not None:
+                    p._convert(code)
+            for name, b in m._buffers.items():
+                if b is not None and b._floating and b._code != code:
+                    m.register_buffer(name, elementwise.cast(b, code))
+        return self
+
+    def double(self):
+        """Parameters and floating buffers as float64; returns the module."""
+        return self.to(np.float64)
+
+    def float(self):
+        """Parameters and floating buffers as float32; returns the module."""
+        return self.to(np.float32)
+
+    # ---- state ----
+
+    def _named_state(self):
+        """(name, tensor) of parameters and buffers, under every name they have."""
+
+        def walk(module, prefix):
+            for registry in (module._parameters, module._buffers):
+                for name, t in registry.items():
+                    if t is not None:
+                        yield prefix + name, t
+            for name, child in module._modules.items():
+                if child is not None:
+                    yield from walk(child, prefix + name + ".")
+
+        return walk(self, "")
+
+    def state_dict(self):
+        """{name: NumPy array} of all parameters and buffers: copies, under torch's names.
+
+        >>> from nncore import nn
+        >>> list(nn.Sequential(nn.Linear(2, 1)).state_dict())
+        ['0.weight', '0.bias']
+        """
+        return {name: t.detach().numpy().copy() for name, t in self._named_state()}
+
+    def load_state_dict(self, state_dict, strict=True):
+        """Copies arrays (or Tensors) into the parameters and buffers of the same names.
+
+        Args:
+            state_dict: {name: array}, as `state_dict` gives it or torch's after `.numpy()`.
+            strict: names must agree exactly; otherwise only the common ones are loaded.
+
+        Returns:
+            (names missing in state_dict, names that the module does not have).
+
+        Raises:
+            ValueError: names disagree (strict), or a shape does; nothing has been written then.
+            TypeError: state_dict is no mapping, or a value no array of numbers.
+        """
+        if not hasattr(state_dict, "keys"):
+            raise TypeError(f"state_dict: expected a mapping of names to arrays, got {type(state_dict).__name__}")
+        own = dict(self._named_state())
+        missing = [n for n in own if n not in state_dict]
+        unexpected = [n for n in state_dict if n not in own]
+        if strict and (missing or unexpected):
+            raise ValueError(f"state_dict: missing names {missing}, unexpected names {unexpected}")
+        writes = []
+        for name, t in own.items():
+            if name in state_dict:
+                value = state_dict[name]
+                source = as_tensor(value if isinstance(value, Tensor) else as_array(value, name), name)
+                if source.shape != t.shape:
+                    raise ValueError(f"state_dict: {name} has shape {source.shape}, the module's has {t.shape}")
+                writes.append((t, source))
+        for t, source in writes:
+            elementwise.copy_into(t, source.detach())
+        return missing, unexpected
+
+    # ---- description ----
+
+    def extra_repr(self):
+        """What `repr` shows between the parentheses."""
+        return ""
+
+    def __repr__(self):
+        lines = [f"({n}): " + repr(m).replace("\n", "\n  ") for n, m in self._modules.items()]
+        head, extra = type(self).__name__, self.extra_repr()
+        if not lines:
+            return f"{head}({extra})"
+        return f"{head}(\n  " + "\n  ".join(([extra] if extra else []) + lines) + "\n)"
+
+

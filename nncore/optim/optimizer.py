@@ -1,0 +1,157 @@
+"""What all optimizers share: parameter groups, state, and the walk over parameters that have a gradient."""
+
+from nncore._core.tensor import TensorBase, new_zeros
+from nncore._grad import enable_grad
+from nncore._ops._check import as_array
+
+
+class Optimizer:
+    """Base of the optimizers; torch's interface.
+
+    Args:
+        params: iterable of tensors, or of dicts {'params': ..., option: value} that override defaults.
+        defaults: {option: value}.
+
+    Attributes:
+        param_groups: list of dicts: 'params' and the options, which may be changed at any time.
+        state: {parameter: {name: value}}.
+    """
+
+    def __init__(self, params, defaults):
+        if isinstance(params, TensorBase):
+            raise TypeError("params: expected an iterable of tensors or dicts, got a single Tensor")
+        groups = list(params)
+        if not groups:
+            raise ValueError("params: empty; an optimizer needs at least one parameter")
+        self.defaults, self.state, self.param_groups = defaults, {}, []
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for g in groups:
+            self.add_param_group(g)
+
+    def add_param_group(self, param_group):
+        """Adds a group {'params': tensors, option: value, ...}; missing options take the defaults."""
+        if not isinstance(param_group, dict) or "params" not in param_group:
+            raise TypeError("param_group: expected a dict with 'params'")
+        params = param_group["params"]
+        params = [params] if isinstance(params, TensorBase) else list(params)
+        known = {id(p) for g in self.param_groups for p in g["params"]}
+        for p in params:
+            if not isinstance(p, TensorBase):
+                raise TypeError(f"params: expected tensors, got {type(p).__name__}")
+            if p.grad_fn is not None or not p._floating:
+                raise ValueError("params: expected floating leaf tensors")
+            if id(p) in known:
+                raise ValueError("params: a parameter appears twice")
+            known.add(id(p))
+        for name in param_group:
+            if name != "params" and name not in self.defaults:
+                raise ValueError(f"param_group: unknown option {name!r}; expected {sorted(self.defaults)}")
+        group = {**self.defaults, **param_group, "params": params}
+        self.check_options(group)
+        self.param_groups.append(group)
+
+    def check_options(self, group):
+        """Raises ValueError or TypeError for option values that make no sense."""
+
+    def zero_grad(self, set_to_none=True):
+        """Drops all gradients (or sets them to zero)."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if set_to_none:
+                    p.grad = None
+                elif p.grad is not None:
+                    p.grad.zero_()
+
+    def step(self, closure=None):
+        """Updates every parameter that has a gradient.
+
+        Args:
+            closure: function that computes the gradients anew and returns the loss.
+
+        Returns:
+            What the closure returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for params in self._batches(group):
+                self._update(group, params)
+        return loss
+
+    def _batches(self, group):
+        """Lists of parameters that one kernel call can update: with a gradient, of one dtype and one step count."""
+        found = {}
+        for p in group["params"]:
+            if p.grad is not None:
+                state = self.state.get(p)
+                found.setdefault((p._code, state["step"] if state else 0), []).append(p)
+        return found.values()
+
+    def _init_state(self, params, names):
+        """Zeroed state of the first step. One flat array per name, so that neighbours can be updated as one."""
+        total = sum(p.numel() for p in params)
+        code = params[0]._code
+        flat = {n: new_zeros((total,), code) for n in names}
+        at = 0
+        for p in params:
+            strides, n = [], 1
+            for size in reversed(p.shape):
+                strides.insert(0, n)
+                n *= size
+            self.state[p] = {"step": 0, **{k: f._view(p.shape, tuple(strides), at) for k, f in flat.items()}}
+            at += n
+
+    def _update(self, group, params):
+        raise NotImplementedError
+
+    # ---- saving ----
+
+    def state_dict(self):
+        """{'state': {number: values}, 'param_groups': [options with parameter numbers]}; arrays are copies."""
+        numbers, groups = {}, []
+        for group in self.param_groups:
+            for p in group["params"]:
+                numbers[p] = len(numbers)
+            groups.append({k: v for k, v in group.items() if k != "params"} | {"params": [numbers[p] for p in group["params"]]})
+        state = {
+            numbers[p]: {k: v.detach().numpy().copy() if isinstance(v, TensorBase) else v for k, v in s.items()}
+            for p, s in self.state.items()
+        }
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict):
+        """Restores what `state_dict` gave, for the same parameters in the same order.
+
+        Raises:
+            ValueError: groups, parameters or shapes do not match; nothing has been changed then.
+        """
+        groups, saved = self.param_groups, state_dict["param_groups"]
+        if [len(g["params"]) for g in groups] != [len(g["params"]) for g in saved]:
+            raise ValueError("state_dict: its parameter groups have other sizes than this optimizer's")
+        by_number = {n: p for g, s in zip(groups, saved) for p, n in zip(g["params"], s["params"])}
+        state = {}
+        for number, values in state_dict["state"].items():
+            if number not in by_number:
+                raise ValueError(f"state_dict: state for unknown parameter number {number}")
+            p = by_number[number]
+            state[p] = {}
+            for k, v in values.items():
+                if hasattr(v, "shape") and tuple(v.shape) == p.shape and k != "step":
+                    v = new_zeros(p.shape, p._code).copy_(as_array(v, k))
+                elif hasattr(v, "shape") and v.shape != ():
+                    raise ValueError(f"state_dict: {k} of parameter {number} has shape {v.shape}, expected {p.shape}")
+                elif k == "step":
+                    v = int(v)
+                state[p][k] = v
+        for g, s in zip(groups, saved):
+            self.check_options({**g, **{k: v for k, v in s.items() if k != "params"}})
+        for g, s in zip(groups, saved):
+            g.update({k: v for k, v in s.items() if k != "params"})
+        self.state = state
+
+    def __repr__(self):
+        options = [", ".join(f"{k}={v}" for k, v in g.items() if k != "params") for g in self.param_groups]
+        return f"{type(self).__name__}(" + "; ".join(options) + ")"

@@ -64,7 +64,18 @@ class BuildExt(build_ext):
         objects, commands = [], []
         for source, name, flags in c_objects():
             obj = out / f"{name}.o"
-            command = [*compiler, *COMMON, *flags, "-MMD", "-MF", str(obj.with_suffix(".d")), "-c", source, "-o", str(obj)]
+            command = [
+                *compiler,
+                *COMMON,
+                *flags,
+                "-MMD",
+                "-MF",
+                str(obj.with_suffix(".d")),
+                "-c",
+                source,
+                "-o",
+                str(obj),
+            ]
             objects.append(str(obj))
             if self.force or not up_to_date(obj, command):
                 commands.append((obj, command))

@@ -204,15 +204,15 @@ int64_t nn_gemm_nr(int dtype);
 int64_t nn_lanes(int dtype);
 
 /* ---- ISA (cpu.c) ---- */
-int nn_isa_count(void);                 /* compiled in, lowest first */
-const char *nn_isa_name(int isa);       /* "baseline", "avx2", "avx512" */
-int nn_isa_supported(int isa);          /* by this CPU and operating system */
+int nn_isa_count(void);           /* compiled in, lowest first */
+const char *nn_isa_name(int isa); /* "baseline", "avx2", "avx512" */
+int nn_isa_supported(int isa);    /* by this CPU and operating system */
 int nn_isa_current(void);
-int nn_isa_set(int isa);                /* 0, or -1 if not supported */
+int nn_isa_set(int isa); /* 0, or -1 if not supported */
 
 /* ---- memory (memory.c): 64-byte aligned, cached by size class; never NULL except when memory is out ---- */
 void *nn_alloc(size_t bytes);
-void nn_free(void *p, size_t bytes);    /* bytes as given to nn_alloc */
+void nn_free(void *p, size_t bytes); /* bytes as given to nn_alloc */
 void nn_empty_cache(void);
 void nn_memory_stats(int64_t *in_use, int64_t *peak, int64_t *cached);
 void nn_memory_reset_peak(void);
@@ -222,11 +222,11 @@ typedef void (*nn_task)(const void *ctx, int64_t chunk, int tid);
 /* task(ctx, 0..chunks-1), each once, by up to as many threads as `nanoseconds` of one thread's work deserve.
  * tid < nn_team_max(). Returns when the chunks are done. */
 void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanoseconds);
-int nn_team_max(void);                  /* an upper bound for the next nn_parallel on this thread */
+int nn_team_max(void); /* an upper bound for the next nn_parallel on this thread */
 void nn_set_num_threads(int n);
 int nn_get_num_threads(void);
 void nn_set_parallel_threshold(double nanoseconds); /* < 0: the tuned default. 0 also makes every thread */
 double nn_get_parallel_threshold(void);             /* of the team wait for the others: for tests */
-int nn_threads_used(int reset);         /* distinct threads that ran a chunk since the last reset */
+int nn_threads_used(int reset);                     /* distinct threads that ran a chunk since the last reset */
 
 #endif

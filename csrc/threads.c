@@ -47,8 +47,8 @@ static struct {
     uint32_t epoch;
 } team = {.busy = PTHREAD_MUTEX_INITIALIZER, .sleep_lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
-static _Atomic int wanted;           /* threads asked for; 0: not yet set */
-static _Atomic int openmp_when_set;  /* omp_get_max_threads() at that time */
+static _Atomic int wanted;          /* threads asked for; 0: not yet set */
+static _Atomic int openmp_when_set; /* omp_get_max_threads() at that time */
 static _Atomic double threshold = -1.0;
 static _Atomic uint64_t used[MAX_THREADS / 64];
 static _Thread_local int inside; /* a task is running on this thread */
@@ -211,10 +211,8 @@ static void grow(int threads)
     *h = (hosted){team.workers + 1, missing};
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    if (pthread_create(&id, &attr, host, h) == 0)
-        team.workers += missing;
-    else
-        free(h);
+    if (pthread_create(&id, &attr, host, h) == 0) team.workers += missing;
+    else free(h);
     pthread_attr_destroy(&attr);
 }
 

@@ -16,7 +16,7 @@
  * (512 x 64 floats: 128 KiB) while MC rows of A pass by it. */
 #define NN_KC_BYTES 2048
 #define NN_MC 96
-#define NN_NC_BYTES 8192 /* columns of B packed at a time, times sizeof(real) */
+#define NN_NC_BYTES 8192  /* columns of B packed at a time, times sizeof(real) */
 #define NN_KB_BYTES 16384 /* depth of A and B packed at a time, times sizeof(real) */
 
 /* Below this many rows of A, row-major B is read in place: packing costs about 8/M of the work. */

@@ -207,17 +207,17 @@ NN_INLINE void vtranspose(vec *r)
 {
     vint iota;
     for (int64_t i = 0; i < LANES; i++) iota[i] = (ireal)i;
-#define NN_STAGE(S)                                                                                            \
-    if (S < LANES) {                                                                                           \
-        vint odd = (vint)((iota & (ireal)S) != 0);                                                             \
-        vint lo = (odd & (iota - (ireal)S + (ireal)LANES)) | (~odd & iota);                                    \
-        vint hi = (odd & (iota + (ireal)LANES)) | (~odd & (iota + (ireal)S));                                  \
-        _Pragma("GCC unroll 16") for (int64_t i = 0; i < LANES; i++) if (!(i & S))                             \
-        {                                                                                                      \
-            vec a = r[i], b = r[i + (S < LANES ? S : 0)];                                                      \
-            r[i] = __builtin_shuffle(a, b, lo);                                                                \
-            r[i + (S < LANES ? S : 0)] = __builtin_shuffle(a, b, hi);                                          \
-        }                                                                                                      \
+#define NN_STAGE(S)                                                                                                    \
+    if (S < LANES) {                                                                                                   \
+        vint odd = (vint)((iota & (ireal)S) != 0);                                                                     \
+        vint lo = (odd & (iota - (ireal)S + (ireal)LANES)) | (~odd & iota);                                            \
+        vint hi = (odd & (iota + (ireal)LANES)) | (~odd & (iota + (ireal)S));                                          \
+        _Pragma("GCC unroll 16") for (int64_t i = 0; i < LANES; i++) if (!(i & S))                                     \
+        {                                                                                                              \
+            vec a = r[i], b = r[i + (S < LANES ? S : 0)];                                                              \
+            r[i] = __builtin_shuffle(a, b, lo);                                                                        \
+            r[i + (S < LANES ? S : 0)] = __builtin_shuffle(a, b, hi);                                                  \
+        }                                                                                                              \
     }
     NN_STAGE(1)
     NN_STAGE(2)

@@ -61,3 +61,11 @@ from nncore._tensor import (
 )
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    if name in ("train", "data"):  # on first use: they are not needed to compute
+        import importlib
+
+        return importlib.import_module(f"nncore.{name}")
+    raise AttributeError(f"module 'nncore' has no attribute {name!r}")

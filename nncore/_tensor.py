@@ -86,7 +86,11 @@ class Tensor(TensorBase):
     def __repr__(self):
         text = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
         kind = f", dtype={self.dtype}" if self._code in (FLOAT64, BOOL) else ""
-        tail = f", grad_fn={self.grad_fn.name}" if self.grad_fn is not None else ", requires_grad=True" * self.requires_grad
+        tail = (
+            f", grad_fn={self.grad_fn.name}"
+            if self.grad_fn is not None
+            else ", requires_grad=True" * self.requires_grad
+        )
         return f"tensor({text}{kind}{tail})"
 
     __hash__ = object.__hash__

@@ -24,7 +24,7 @@ def sum_to(g, shape):
     return g
 
 
-def _unary(name, saves="input"):
+def _unary(name, doc, saves="input"):
     """An elementwise function whose backward kernel `name_backward` takes dy and the input (or the output)."""
     op, back = OPS[name], OPS[name + "_backward"]
 
@@ -38,30 +38,35 @@ def _unary(name, saves="input"):
 
         return _tape.record(y, name, (x,), backward, (kept,))
 
+    apply.__name__ = apply.__qualname__ = name
+    apply.__doc__ = doc
     return apply
 
 
-square = _unary("square")
-abs = _unary("abs")
-sqrt = _unary("sqrt", "output")
-reciprocal = _unary("reciprocal", "output")
-tanh = _unary("tanh", "output")
-sigmoid = _unary("sigmoid", "output")
-relu = _unary("relu", "output")
+square = _unary("square", "x * x, elementwise.")
+abs = _unary("abs", "|x|, elementwise; the gradient at 0 is 0.")
+sqrt = _unary("sqrt", "Square root, elementwise; NaN below 0.", "output")
+reciprocal = _unary("reciprocal", "1 / x, elementwise.", "output")
+tanh = _unary("tanh", "(e^x - e^-x) / (e^x + e^-x), elementwise; within 2 ULP in float32.", "output")
+sigmoid = _unary("sigmoid", "1 / (1 + e^-x), elementwise; within 2 ULP in float32.", "output")
+relu = _unary("relu", "max(x, 0), elementwise; the gradient at 0 is 0. Nair, Hinton, ICML 2010.", "output")
 
 
 def neg(input):
+    """-x, elementwise."""
     x = as_float(input)
     return _tape.record(ewise(OPS["neg"], x), "neg", (x,), lambda dy: (ewise(OPS["neg"], dy),))
 
 
 def exp(input):
+    """e^x, elementwise; within 1 ULP in float32. Results below the smallest normal number are 0."""
     x = as_float(input)
     y = ewise(OPS["exp"], x)
     return _tape.record(y, "exp", (x,), lambda dy: (ewise(OPS["mul"], dy, y),), (y,))
 
 
 def log(input):
+    """Natural logarithm, elementwise; within 1 ULP in float32. -inf at 0, NaN below."""
     x = as_float(input)
     return _tape.record(ewise(OPS["log"], x), "log", (x,), lambda dy: (ewise(OPS["div"], dy, x),), (x,))
 
@@ -85,6 +90,20 @@ def _by_scalar(name, x, s, back):
 
 
 def add(input, other, *, alpha=1):
+    """input + alpha * other, broadcast.
+
+    Args:
+        input, other: Tensors of one dtype, arrays, or numbers (one of them at least a Tensor or array).
+        alpha: number.
+
+    Raises:
+        ValueError: the shapes cannot be broadcast.
+        TypeError: the dtypes differ, or one is not floating.
+
+    >>> import nncore
+    >>> add(nncore.ones(2), 1).tolist()
+    [2.0, 2.0]
+    """
     if alpha != 1:
         other = mul(other, alpha)
     if is_number(other):
@@ -100,6 +119,7 @@ def add(input, other, *, alpha=1):
 
 
 def sub(input, other, *, alpha=1):
+    """input - alpha * other, broadcast; arguments and errors as add's."""
     if alpha != 1:
         other = mul(other, alpha)
     if is_number(other):
@@ -115,6 +135,7 @@ def sub(input, other, *, alpha=1):
 
 
 def mul(input, other):
+    """input * other, broadcast; arguments and errors as add's."""
     if is_number(other):
         s = float(other)
         return _by_scalar("scale", input, s, lambda dy: (ewise(OPS["scale"], dy, None, None, s),))
@@ -132,6 +153,7 @@ def mul(input, other):
 
 
 def div(input, other):
+    """input / other, broadcast; arguments and errors as add's."""
     if is_number(other):
         x, s = as_float(input), float(other)
         y = ewise(OPS["div"], x, as_tensor(np.array(s), "other", x._code))
@@ -156,6 +178,7 @@ _POWERS = {2: square, 1: lambda x: mul(x, 1.0), 0.5: sqrt, -1: reciprocal}
 
 
 def pow(input, exponent):
+    """input ** exponent, elementwise and broadcast, with the special cases of C's pow."""
     if is_number(exponent):
         special = _POWERS.get(exponent)
         if special is not None:
@@ -182,7 +205,7 @@ def pow(input, exponent):
     return _tape.record(y, "pow", (a, b), backward, (a, b, y))
 
 
-def _extreme(name):
+def _extreme(name, doc):
     op, back = OPS[name], OPS[name + "_backward"]
 
     def apply(input, other):
@@ -196,14 +219,30 @@ def _extreme(name):
 
         return _tape.record(ewise(op, a, b), name, (a, b), backward, (a, b))
 
+    apply.__name__ = apply.__qualname__ = name
+    apply.__doc__ = doc
     return apply
 
 
-maximum = _extreme("maximum")
-minimum = _extreme("minimum")
+maximum = _extreme(
+    "maximum", "Elementwise larger of two, broadcast; NaN if either is. Equal elements share the gradient."
+)
+minimum = _extreme(
+    "minimum", "Elementwise smaller of two, broadcast; NaN if either is. Equal elements share the gradient."
+)
 
 
 def clamp(input, min=None, max=None):
+    """x limited to [min, max]; the gradient is 0 outside.
+
+    Args:
+        input: Tensor or array.
+        min, max: numbers; one of them may be None.
+
+    >>> import nncore
+    >>> clamp(nncore.tensor([-2.0, 0.5]), min=0).tolist()
+    [0.0, 0.5]
+    """
     x = as_float(input)
     if min is None and max is None:
         raise ValueError("min: give min or max")
@@ -214,6 +253,16 @@ def clamp(input, min=None, max=None):
 
 
 def where(condition, input, other):
+    """input where condition holds, else other; broadcast.
+
+    Args:
+        condition: bool Tensor or array.
+        input, other: Tensors of one dtype, arrays or numbers.
+
+    >>> import nncore
+    >>> where(nncore.tensor([True, False]), 1.0, 2.0).tolist()
+    [1.0, 2.0]
+    """
     c = as_tensor(condition, "condition")
     if c._code != BOOL:
         raise TypeError(f"condition: expected bool, got {c.dtype}")

@@ -58,6 +58,22 @@ def _broadcast(p, q):
 
 
 def matmul(input, other):
+    """Matrix product, with NumPy's rules: vectors are rows or columns, leading dimensions broadcast.
+
+    Args:
+        input: [..., M, K] or [K].
+        other: [..., K, N] or [K], of the same dtype.
+
+    Returns:
+        [..., M, N], without M or N for a vector.
+
+    Raises:
+        ValueError: the inner sizes differ, or the leading ones cannot be broadcast.
+
+    >>> import nncore
+    >>> matmul(nncore.ones(2, 3), nncore.ones(3, 4)).shape
+    (2, 4)
+    """
     a = as_float(input)
     b = as_tensor(other, "other", a._code)
     if a.ndim == 0 or b.ndim == 0:
@@ -95,6 +111,24 @@ def matmul(input, other):
 
 
 def linear(input, weight, bias=None):
+    """y = x W^T + b.
+
+    Args:
+        input: [*, I]; an array is converted to the weight's dtype.
+        weight: [O, I].
+        bias: [O] or None.
+
+    Returns:
+        [*, O].
+
+    Raises:
+        ValueError: a shape does not fit.
+        TypeError: a Tensor of another dtype than the weight's.
+
+    >>> import nncore
+    >>> linear(nncore.ones(5, 3), nncore.ones(2, 3)).shape
+    (5, 2)
+    """
     w = as_float(weight, "weight")
     x = as_tensor(input, "input", w._code)
     if w.ndim != 2:

@@ -14,6 +14,19 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def mse_loss(input, target, reduction="mean"):
+    """(input - target)^2, averaged, summed or as it is.
+
+    Args:
+        input, target: of one shape; gradients flow to both.
+        reduction: 'mean', 'sum' or 'none'.
+
+    Raises:
+        ValueError: the shapes differ, or the reduction is unknown.
+
+    >>> import nncore
+    >>> mse_loss(nncore.tensor([1.0, 3.0]), nncore.tensor([1.0, 1.0])).item()
+    2.0
+    """
     one_of(reduction, "reduction", REDUCTIONS)
     x = as_float(input)
     t = as_tensor(target, "target", x._code)
@@ -44,6 +57,21 @@ def _rows_of_classes(x, t, indices):
 
 
 def cross_entropy(input, target, reduction="mean"):
+    """-log softmax(input)[target], from logits.
+
+    Args:
+        input: logits [N, C] (or [C], or [N, C, d1, ...]).
+        target: int64 class indices [N] (or [], or [N, d1, ...]), or class probabilities of the input's shape.
+        reduction: 'mean' over samples, 'sum', or 'none'.
+
+    Raises:
+        ValueError: a class index is not in [0, C), or a shape does not fit.
+        TypeError: the target is neither.
+
+    >>> import nncore
+    >>> round(cross_entropy(nncore.zeros(1, 2), nncore.tensor([1])).item(), 4)
+    0.6931
+    """
     one_of(reduction, "reduction", REDUCTIONS)
     x = as_float(input)
     if x.ndim == 0 or x.shape[min(x.ndim - 1, 1)] == 0:
@@ -53,7 +81,9 @@ def cross_entropy(input, target, reduction="mean"):
     if t._floating and t.shape == x.shape:
         return _soft_cross_entropy(x, as_tensor(target, "target", x._code), where, reduction)
     if t._code != INT64:
-        raise TypeError(f"target: expected int64 class indices or class probabilities of the input's shape, got {t.dtype}")
+        raise TypeError(
+            f"target: expected int64 class indices or class probabilities of the input's shape, got {t.dtype}"
+        )
     if t.shape != where:
         raise ValueError(f"target: expected class indices of shape {where} for logits of {x.shape}, got {t.shape}")
     rows, t = _rows_of_classes(x, t, True)
@@ -82,6 +112,12 @@ def _soft_cross_entropy(x, t, where, reduction):
 
 
 def nll_loss(input, target, reduction="mean"):
+    """-input[target], from log probabilities; arguments and errors as cross_entropy's with class indices.
+
+    >>> import nncore
+    >>> nll_loss(nncore.tensor([[-1.0, -2.0]]), nncore.tensor([0])).item()
+    1.0
+    """
     one_of(reduction, "reduction", REDUCTIONS)
     x = as_float(input)
     t = as_tensor(target, "target")

@@ -40,6 +40,14 @@ def _expand(t, shape):
 
 
 def sum(input, dim=None, keepdim=False):
+    """Sum over axis or axes `dim` (all by default). Integers and bools give int64.
+
+    Sums are taken in an order fixed by the shape: partial sums in vectors, then in double (or as a binary tree).
+
+    >>> import nncore
+    >>> sum(nncore.ones(2, 3), dim=1).tolist()
+    [3.0, 3.0]
+    """
     x = as_tensor(input)
     if not x._floating:
         return elementwise.cast(sum(elementwise.cast(x, FLOAT64), dim, keepdim), INT64)
@@ -47,6 +55,7 @@ def sum(input, dim=None, keepdim=False):
 
 
 def mean(input, dim=None, keepdim=False):
+    """Mean over axis or axes `dim` (all by default); NaN over nothing."""
     x = as_float(input)
     ax = axes(dim, x.ndim)
     n = 1
@@ -67,7 +76,7 @@ def _sum(x, ax, keepdim, scale, name):
     return _tape.record(_keep(y, ax) if keepdim else y, name, (x,), backward)
 
 
-def _extreme(op, name):
+def _extreme(op, name, doc):
     def extreme(input, dim=None, keepdim=False):
         x = as_float(input)
         if dim is None:
@@ -100,14 +109,20 @@ def _extreme(op, name):
             return _tape.record((y, kept), name, (x,), backward)
         return _tape.record((y, index), name, (x,), backward)
 
+    extreme.__name__ = extreme.__qualname__ = name
+    extreme.__doc__ = doc
     return extreme
 
 
-max = _extreme(MAX, "max")
-min = _extreme(MIN, "min")
+_DOC = """The {} element, or along axis `dim` (values, indices of the first). NaN if there is one.
+
+Without `dim`, equal extremes share the gradient; along an axis it goes to the one whose index is given.
+"""
+max = _extreme(MAX, "max", _DOC.format("largest"))
+min = _extreme(MIN, "min", _DOC.format("smallest"))
 
 
-def _arg(op, name):
+def _arg(op, name, doc):
     def arg(input, dim=None, keepdim=False):
         x = as_float(input)
         if dim is None:
@@ -123,11 +138,13 @@ def _arg(op, name):
         index = reduce(op, flat, d, d + 1, 1.0, True)[1]
         return _keep(index, where) if keepdim else index
 
+    arg.__name__ = arg.__qualname__ = name
+    arg.__doc__ = doc
     return arg
 
 
-argmax = _arg(MAX, "argmax")
-argmin = _arg(MIN, "argmin")
+argmax = _arg(MAX, "argmax", "Index of the first largest element (or NaN), along `dim` or of the flattened tensor.")
+argmin = _arg(MIN, "argmin", "Index of the first smallest element (or NaN), along `dim` or of the flattened tensor.")
 
 
 def var(input, dim=None, correction=1, keepdim=False):
@@ -138,7 +155,11 @@ def var(input, dim=None, correction=1, keepdim=False):
     for d in ax:
         n *= x.shape[d]
     centred = x - mean(x, ax, True)
-    return sum(centred.square(), ax, keepdim) / float(n - correction) if n > correction else sum(x, ax, keepdim) * float("nan")
+    return (
+        sum(centred.square(), ax, keepdim) / float(n - correction)
+        if n > correction
+        else sum(x, ax, keepdim) * float("nan")
+    )
 
 
 def std(input, dim=None, correction=1, keepdim=False):

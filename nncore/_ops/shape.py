@@ -45,6 +45,12 @@ def reshape(input, *shape):
 
 
 def flatten(input, start_dim=0, end_dim=-1):
+    """Axes start_dim..end_dim joined into one; a view if the tensor is row-major.
+
+    >>> import nncore
+    >>> flatten(nncore.zeros(2, 3, 4), 1).shape
+    (2, 12)
+    """
     x = as_tensor(input)
     first, last = axis(start_dim, x.ndim, "start_dim"), axis(end_dim, x.ndim, "end_dim")
     if first > last:
@@ -56,6 +62,12 @@ def flatten(input, start_dim=0, end_dim=-1):
 
 
 def permute(input, *dims):
+    """Axes in another order: a view.
+
+    >>> import nncore
+    >>> permute(nncore.zeros(2, 3, 4), 2, 0, 1).shape
+    (4, 2, 3)
+    """
     x = as_tensor(input)
     dims = tuple(axis(d, x.ndim, "dims") for d in shape_arg(dims, "dims"))
     if sorted(dims) != list(range(x.ndim)):
@@ -71,6 +83,7 @@ def permute(input, *dims):
 
 
 def transpose(input, dim0, dim1):
+    """Two axes exchanged: a view."""
     x = as_tensor(input)
     order = list(range(x.ndim))
     a, b = axis(dim0, x.ndim, "dim0"), axis(dim1, x.ndim, "dim1")
@@ -80,12 +93,14 @@ def transpose(input, dim0, dim1):
 
 
 def unsqueeze(input, dim):
+    """A new axis of size 1 at `dim`: a view."""
     x = as_tensor(input)
     d = axis(dim, x.ndim + 1)
     return reshape(x, (*x.shape[:d], 1, *x.shape[d:]))
 
 
 def squeeze(input, dim=None):
+    """Without axes of size 1: all, or one."""
     x = as_tensor(input)
     if dim is None:
         return reshape(x, tuple(n for n in x.shape if n != 1))
@@ -278,7 +293,9 @@ def writable(x, value=None):
         if x.grad_fn is not None:
             raise RuntimeError("cannot write into the result of a recorded operation; use detach() or no_grad()")
         if value is not None and value.requires_grad:
-            raise RuntimeError("cannot write a tensor that requires grad into another: its gradient would be lost; use detach()")
+            raise RuntimeError(
+                "cannot write a tensor that requires grad into another: its gradient would be lost; use detach()"
+            )
 
 
 def split(input, size, dim=0):

@@ -268,5 +268,3 @@ class Module:
         if not lines:
             return f"{head}({extra})"
         return f"{head}(\n  " + "\n  ".join(([extra] if extra else []) + lines) + "\n)"
-
-

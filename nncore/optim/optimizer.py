@@ -115,7 +115,9 @@ class Optimizer:
         for group in self.param_groups:
             for p in group["params"]:
                 numbers[p] = len(numbers)
-            groups.append({k: v for k, v in group.items() if k != "params"} | {"params": [numbers[p] for p in group["params"]]})
+            groups.append(
+                {k: v for k, v in group.items() if k != "params"} | {"params": [numbers[p] for p in group["params"]]}
+            )
         state = {
             numbers[p]: {k: v.detach().numpy().copy() if isinstance(v, TensorBase) else v for k, v in s.items()}
             for p, s in self.state.items()

@@ -6,7 +6,7 @@ from nncore.optim.optimizer import Optimizer
 
 
 class SGD(Optimizer):
-    """g <- grad + weight_decay p;  b <- momentum b + (1 - dampening) g;  p <- p - lr b  (Nesterov: lr (g + momentum b)).
+    """g <- grad + weight_decay p;  b <- momentum b + (1 - dampening) g;  p <- p - lr b  (Nesterov: g + momentum b).
 
     At a parameter's first step b = g. Without momentum, p <- p - lr g. Sutskever et al., ICML 2013, in torch's form.
 

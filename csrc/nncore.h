@@ -97,9 +97,10 @@ typedef struct {
     void *dx;
 } nn_softmax_args;
 
-/* loss = sum_i (lse_i - x[i, target_i]) * scale; lse[rows] is kept for backward. per_row, if not NULL, gets
- * each row's loss. backward: dx[i,j] = dy_i (exp(x_ij - lse_i) - [j = target_i]) scale, where dy is [rows]
- * (dy_stride 1) or one number (dy_stride 0). */
+/* loss = scale sum_i (lse_i - x[i, target_i]), lse_i = log sum_j e^x_ij. lse[rows, 2] is kept for backward as two
+ * numbers, the row's maximum and the log of the sum of e^(x - maximum). per_row, if not NULL, gets each row's loss.
+ * backward: dx[i,j] = dy_i (exp(x_ij - lse_i) - [j = target_i]) scale, where dy is [rows] (dy_stride 1) or one number
+ * (dy_stride 0). */
 typedef struct {
     int64_t rows, n;
     const void *x;

@@ -19,10 +19,15 @@
 #define NN_NC_BYTES 8192  /* columns of B packed at a time, times sizeof(real) */
 #define NN_KB_BYTES 16384 /* depth of A and B packed at a time, times sizeof(real) */
 
+/* Up to this many rows, a panel of B is packed by the one chunk that uses it. */
+#define NN_WIDE_M 384
 /* Below this many rows of A, row-major B is read in place: packing costs about 8/M of the work. */
 #define NN_PACK_B_MIN_M 48
-/* Row-major A is read in place while fewer than this many columns of B pass over it. */
+/* A is read in place while fewer than this many columns of B pass over it. */
 #define NN_PACK_A_MIN_N 192
+
+/* How far ahead a transposing pack prefetches, in elements. */
+#define NN_PACK_AHEAD (128 / (int)sizeof(real))
 
 /* Elements per parallel chunk of elementwise work, and per staging buffer (stays in L1). */
 #define NN_EWISE_CHUNK 16384

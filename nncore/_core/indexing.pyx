@@ -12,6 +12,8 @@ def gather(TensorBase x, TensorBase index, int64_t inner, tuple shape):
     cdef nn_gather_args g
     cdef int64_t[8] dims
     cdef int i
+    if len(shape) > NN_MAX_DIMS:
+        raise ValueError(f"index: the result would have {len(shape)} dimensions, at most {NN_MAX_DIMS} are possible")
     for i in range(len(shape)):
         dims[i] = shape[i]
     cdef TensorBase y = empty(x.code, len(shape), dims)

@@ -84,13 +84,15 @@ def check_index(TensorBase index, int64_t n, str name):
 
 
 def cross_entropy(TensorBase x, TensorBase target, double scale, bint per_row):
-    """(scale * summed loss, or each row's loss if per_row; log-sum-exp of the rows, for the backward)."""
+    """(scale * summed loss, or each row's loss if per_row; log-sum-exp of the rows in two parts [rows, 2], for backward)."""
     cdef nn_cross_entropy_args a
     cdef TensorBase lse, loss
+    cdef int64_t[2] pairs
     cdef int64_t rows = x.dims[0]
     a.rows = rows
     a.n = x.dims[1]
-    lse = empty(x.code, 1, &rows)
+    pairs[0], pairs[1] = rows, 2
+    lse = empty(x.code, 2, pairs)
     loss = empty(x.code, 1, &rows) if per_row else scalar(x.code)
     a.x = x.data
     a.target = <const int64_t *>target.data

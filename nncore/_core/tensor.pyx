@@ -1,6 +1,6 @@
 """The array: storage with a version, shape and strides, and conversion from and to NumPy. No arithmetic."""
-from cpython.buffer cimport (PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer,
-                             PyObject_GetBuffer)
+from cpython.buffer cimport (PyBUF_C_CONTIGUOUS, PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_STRIDES,
+                             PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.string cimport memset
 
@@ -243,6 +243,11 @@ cdef class TensorBase:
         cdef bint fixed = self.storage.readonly or self.storage.tracked or self.wants_grad
         if flags & PyBUF_WRITABLE and fixed:
             raise BufferError("a parameter's memory is read-only: write with copy_() or p[...] = value")
+        if not self.contiguous() and (
+                flags & PyBUF_STRIDES != PyBUF_STRIDES or flags & PyBUF_C_CONTIGUOUS == PyBUF_C_CONTIGUOUS):
+            raise BufferError("the tensor is not row-major: pass tensor.contiguous()")
+        if flags & PyBUF_F_CONTIGUOUS == PyBUF_F_CONTIGUOUS and self.ndim > 1:
+            raise BufferError("the tensor is not column-major")
         meta = <Py_ssize_t *>PyMem_Malloc(2 * NN_MAX_DIMS * sizeof(Py_ssize_t))
         if meta == NULL:
             raise MemoryError()

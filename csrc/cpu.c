@@ -76,12 +76,15 @@ void nn_run(int kernel, int dtype, const void *args)
 #else
     table(dtype)->kernel[kernel](args);
 #endif
+    nn_hold_team(0);
 }
 
 size_t nn_scratch(int kernel, int dtype, const void *args)
 {
     nn_scratch_fn f = table(dtype)->scratch[kernel];
-    return f ? f(args) : 0;
+    if (!f) return 0;
+    nn_hold_team(1); /* until nn_run: somebody may set another number of threads in between */
+    return f(args);
 }
 
 int64_t nn_gemm_nr(int dtype) { return table(dtype)->gemm_nr; }

@@ -224,6 +224,7 @@ typedef void (*nn_task)(const void *ctx, int64_t chunk, int tid);
  * tid < nn_team_max(). Returns when the chunks are done. */
 void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanoseconds);
 int nn_team_max(void); /* an upper bound for the next nn_parallel on this thread */
+void nn_hold_team(int hold); /* fixes that bound for this thread (scratch is measured by it), or lets go */
 void nn_set_num_threads(int n);
 int nn_get_num_threads(void);
 void nn_set_parallel_threshold(double nanoseconds); /* < 0: the tuned default. 0 also makes every thread */

@@ -49,9 +49,11 @@ static struct {
 
 static _Atomic int wanted;          /* threads asked for; 0: not yet set */
 static _Atomic int openmp_when_set; /* omp_get_max_threads() at that time */
+static int openmp_default;          /* and when this library was loaded */
 static _Atomic double threshold = -1.0;
 static _Atomic uint64_t used[MAX_THREADS / 64];
 static _Thread_local int inside; /* a task is running on this thread */
+static _Thread_local int held;   /* threads that the scratch of the coming kernel was measured for; 0: none */
 
 static inline void relax(void)
 {
@@ -104,15 +106,17 @@ void nn_set_num_threads(int n)
     atomic_store(&wanted, n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n);
 }
 
-/* threadpoolctl and other callers limit us through omp_set_num_threads: a later change there is a limit here. */
+/* threadpoolctl and other callers limit us through omp_set_num_threads: a number that came after ours and is below
+ * OpenMP's own default is a limit here too. */
 int nn_get_num_threads(void)
 {
     if (!atomic_load(&wanted)) nn_set_num_threads(default_threads());
     int n = atomic_load(&wanted), omp = omp_get_max_threads();
-    return omp != atomic_load(&openmp_when_set) && omp < n ? omp : n;
+    return omp != atomic_load(&openmp_when_set) && omp < openmp_default && omp < n ? omp : n;
 }
 
-int nn_team_max(void) { return nn_get_num_threads(); }
+int nn_team_max(void) { return held ? held : nn_get_num_threads(); }
+void nn_hold_team(int hold) { held = hold ? nn_get_num_threads() : 0; }
 
 void nn_set_parallel_threshold(double ns) { atomic_store(&threshold, ns); }
 double nn_get_parallel_threshold(void) { return atomic_load(&threshold); }
@@ -136,7 +140,7 @@ static void mark_used(int tid)
 /* Claims and runs chunks of the current job until none is left; for a worker, if the job admits it. */
 static void take_part(int tid)
 {
-    int first = 1;
+    uint64_t joined = UINT64_MAX; /* the job in which this thread has met the others */
     for (;;) {
         uint64_t w = atomic_load(&team.word);
         int64_t chunks = CHUNKS(w), next = NEXT(w);
@@ -148,12 +152,12 @@ static void take_part(int tid)
         /* If the word is still w, the job was not replaced while its fields were read. */
         if (!atomic_compare_exchange_weak(&team.word, &w, w + 1)) continue;
         mark_used(tid);
-        if (rendezvous && first) {
+        if (rendezvous && w >> 40 != joined) {
             int64_t all = threads < chunks ? threads : chunks;
             atomic_fetch_add(&team.arrived, 1);
             while (atomic_load(&team.arrived) < all) sched_yield();
         }
-        first = 0;
+        joined = w >> 40;
         task(ctx, next, tid);
         atomic_fetch_add(&team.done, 1);
     }
@@ -221,7 +225,7 @@ static int team_for(int64_t chunks, double ns)
     double limit = atomic_load(&threshold);
     if (limit < 0) limit = atomic_load(&team.sleeping) ? NN_PARALLEL_ASLEEP_NS : NN_PARALLEL_AWAKE_NS;
     if (chunks < 2 || ns < limit || inside) return 1;
-    int n = nn_get_num_threads();
+    int n = nn_team_max();
     if (n > chunks) n = (int)chunks;
     return n < 2 || omp_in_parallel() ? 1 : n;
 }
@@ -277,5 +281,6 @@ static void child_after_fork(void)
 
 __attribute__((constructor)) static void at_load(void)
 {
+    openmp_default = omp_get_max_threads();
     pthread_atfork(before_fork, parent_after_fork, child_after_fork);
 }

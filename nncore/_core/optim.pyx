@@ -8,6 +8,17 @@ from .elementwise cimport contiguous
 from .tensor cimport TensorBase, require_writable
 
 
+cdef void *_state(list states, int64_t i, TensorBase p) except? NULL:
+    cdef TensorBase s
+    if states is None:
+        return NULL
+    s = states[i]
+    if s.code != p.code or s.count() != p.count() or not s.contiguous():
+        raise TypeError(f"params: the optimizer's state is {s.dtype} of shape {s.shape}, the parameter is now {p.dtype} of "
+                        f"{p.shape}; make the optimizer after converting the model")
+    return s.data
+
+
 cdef class Chunks:
     """(parameter, gradient, state, state) of each parameter with a gradient; neighbours in memory are merged, so
     that parameters allocated together are updated in one stretch. All of one dtype."""
@@ -24,7 +35,7 @@ cdef class Chunks:
     def __init__(self, list params, list s0, list s1):
         cdef nn_chunk *c
         cdef nn_chunk *last = NULL
-        cdef TensorBase p, g, state
+        cdef TensorBase p, g
         cdef int64_t i, size
         self.chunks = <nn_chunk *>PyMem_Malloc((len(params) + 1) * sizeof(nn_chunk))
         if self.chunks == NULL:
@@ -35,20 +46,19 @@ cdef class Chunks:
         size = 4 if self.code == NN_FLOAT32 else 8
         for i in range(len(params)):
             p = params[i]
+            if p.code != self.code:
+                raise TypeError(f"params: expected one dtype, got {p.dtype}")
             require_writable(p)
-            g = contiguous(p.grad_)
+            if not p.contiguous():
+                raise ValueError(f"params: expected row-major tensors, got shape {p.shape} with strides {p.strides}")
+            g = contiguous(p.grad_)  # of the dtype and shape of p: the setter of .grad sees to it
             self.keep.append(g)
             c = self.chunks + self.n
             c.p = p.data
             c.g = g.data
             c.n = p.count()
-            c.s0 = c.s1 = NULL
-            if s0 is not None:
-                state = s0[i]
-                c.s0 = state.data
-            if s1 is not None:
-                state = s1[i]
-                c.s1 = state.data
+            c.s0 = _state(s0, i, p)
+            c.s1 = _state(s1, i, p)
             if (last != NULL and <char *>last.p + last.n * size == c.p and <char *>last.g + last.n * size == c.g
                     and (s0 is None or <char *>last.s0 + last.n * size == c.s0)
                     and (s1 is None or <char *>last.s1 + last.n * size == c.s1)):

@@ -15,6 +15,7 @@ cdef int[4] ITEMSIZE = [4, 8, 8, 1]
 cdef bytes _FORMATS = b"f\0d\0l\0?\0" if sizeof(long) == 8 else b"f\0d\0q\0?\0"
 cdef object _tensor_type = None  # set below: TensorBase, until nncore.Tensor is defined
 cdef tuple _NO_ARGS = ()
+cdef int64_t MOST = <int64_t>1 << 46  # elements of one tensor: no product of sizes and item sizes overflows
 
 
 def set_tensor_type(cls):
@@ -60,12 +61,25 @@ cdef inline TensorBase _new():
     return <TensorBase>new_object(_tensor_type, _NO_ARGS)
 
 
+cdef int _check_size(int ndim, const int64_t *dims) except -1:
+    """Raises if a product of sizes could overflow."""
+    cdef int64_t n = 1
+    cdef int i
+    for i in range(ndim):
+        if dims[i] > 1:
+            if dims[i] > MOST // n:
+                raise ValueError(f"shape: too large, {tuple([dims[k] for k in range(ndim)])}")
+            n *= dims[i]
+    return 0
+
+
 cdef TensorBase empty(int code, int ndim, const int64_t *dims):
     """A fresh row-major tensor; contents undefined."""
     cdef TensorBase t = _new()
     cdef Storage s = Storage.__new__(Storage)
     cdef int64_t n = 1
     cdef int i
+    _check_size(ndim, dims)
     for i in range(ndim - 1, -1, -1):
         t.dims[i] = dims[i]
         t.steps[i] = n
@@ -224,6 +238,7 @@ cdef class TensorBase:
         for i in range(n):
             dims[i] = shape[i]
             steps[i] = strides[i]
+        _check_size(n, dims)
         return self.view(n, dims, steps, offset)
 
     def _copy_meta(self, TensorBase other):

@@ -6,7 +6,7 @@ from nncore import _tape
 from nncore._core import elementwise
 from nncore._core.tensor import TensorBase, dtype_code, from_array, item, new_empty, new_zeros, set_tensor_type
 from nncore._ops import activation, arithmetic, linear, reduction, shape
-from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_array, as_tensor, is_number, shape_arg
+from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_array, as_tensor, axis, is_number, shape_arg
 
 float32, float64, int64, bool_ = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_)
 
@@ -189,7 +189,7 @@ class Tensor(TensorBase):
 
     def size(self, dim=None):
         """The shape, or one size."""
-        return self.shape if dim is None else self.shape[dim]
+        return self.shape if dim is None else self.shape[axis(dim, self.ndim)]
 
     def element_size(self):
         """Bytes of one element."""
@@ -199,9 +199,9 @@ class Tensor(TensorBase):
 
     def copy_(self, src):
         """Writes src, broadcast and converted to this dtype; returns the tensor."""
-        src = as_tensor(src, "src")
+        src = src if isinstance(src, TensorBase) else as_tensor(as_array(src, "src", self._code), "src")
         shape.writable(self, src)
-        elementwise.copy_into(self, src)
+        shape.write(self, src)
         return self
 
     def fill_(self, value):
@@ -524,8 +524,9 @@ def tensor(data, dtype=None, requires_grad=False):
     >>> tensor([1.0, 2.0])
     tensor([1., 2.])
     """
-    source = data.detach() if isinstance(data, Tensor) else as_tensor(as_array(data, "data"), "data")
-    t = elementwise.cast(source, source._code if dtype is None else dtype_code(dtype))
+    code = None if dtype is None else dtype_code(dtype)
+    source = data.detach() if isinstance(data, Tensor) else as_tensor(as_array(data, "data", code), "data")
+    t = elementwise.cast(source, source._code if code is None else code)
     if requires_grad:
         t.requires_grad = True
     return t

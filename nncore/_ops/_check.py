@@ -9,8 +9,9 @@ FLOAT32, FLOAT64, INT64, BOOL = range(4)
 _KINDS = {"f": FLOAT32, "i": INT64, "u": INT64, "b": BOOL}
 
 
-def as_array(x, name):
-    """x as an ndarray of one of the four dtypes (other floats become float32, other integers int64)."""
+def as_array(x, name, dtype=None):
+    """x as an ndarray of one of the four dtypes (other floats become float32, other integers int64). With `dtype` (a
+    code) Python floats keep their precision: the caller converts to it next."""
     if isinstance(x, np.ndarray | np.generic):
         a = np.asarray(x)
     else:
@@ -18,7 +19,7 @@ def as_array(x, name):
             a = np.asarray(x)
         except (ValueError, TypeError) as e:
             raise TypeError(f"{name}: expected a Tensor or an array of numbers, got {type(x).__name__} ({e})") from None
-        if a.dtype == np.float64:  # Python floats make float32 tensors
+        if a.dtype == np.float64 and dtype is None:  # Python floats make float32 tensors
             a = a.astype(np.float32)
     if a.dtype in DTYPES:
         return a
@@ -37,7 +38,7 @@ def as_tensor(x, name="input", dtype=None):
         if dtype is not None and x._code != dtype:
             raise TypeError(f"{name}: expected dtype {DTYPES[dtype]}, got a Tensor of {x.dtype}; convert it explicitly")
         return x
-    a = as_array(x, name)
+    a = as_array(x, name, dtype)
     try:
         t = from_array(a)
     except ValueError:

@@ -105,7 +105,7 @@ def add(input, other, *, alpha=1):
     [2.0, 2.0]
     """
     if alpha != 1:
-        other = mul(other, alpha)
+        other = other * alpha if is_number(other) else mul(_pair(input, other)[1], alpha)
     if is_number(other):
         return _by_scalar("add_scalar", input, float(other), lambda dy: (dy,))
     if is_number(input):
@@ -121,7 +121,7 @@ def add(input, other, *, alpha=1):
 def sub(input, other, *, alpha=1):
     """input - alpha * other, broadcast; arguments and errors as add's."""
     if alpha != 1:
-        other = mul(other, alpha)
+        other = other * alpha if is_number(other) else mul(_pair(input, other)[1], alpha)
     if is_number(other):
         return _by_scalar("add_scalar", input, -float(other), lambda dy: (dy,))
     if is_number(input):
@@ -291,7 +291,8 @@ def _comparison(name):
     def compare(input, other):
         """A bool tensor; integers and bools are compared as float64, exact up to 2^53."""
         a = as_tensor(input)
-        b = other if isinstance(other, TensorBase) else as_tensor(as_array(other, "other"), "other")
+        wide = FLOAT64 if a._code == FLOAT64 else None  # Python floats are float32, except beside float64
+        b = other if isinstance(other, TensorBase) else as_tensor(as_array(other, "other", wide), "other")
         if a._code != b._code:
             if isinstance(other, TensorBase) and isinstance(input, TensorBase) and a._floating and b._floating:
                 raise TypeError(f"other: expected dtype {a.dtype}, got {b.dtype}")

@@ -145,7 +145,9 @@ def linear(input, weight, bias=None):
 
     # Y = X W^T + b:  dX = dY W,  dW = dY^T X,  db = sum of dY over rows
     def backward(dy):
-        rows = dy.numel() // out_features if out_features else 0
+        rows = 1
+        for n in x.shape[:-1]:
+            rows *= n
         dy2 = contiguous(dy)._view((rows, out_features), (out_features, 1), 0)
         dx = dw = db = None
         if x.requires_grad:

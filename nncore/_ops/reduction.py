@@ -8,7 +8,7 @@ from nncore._core.elementwise import contiguous, ewise
 from nncore._core.reduction import MAX, MIN, SUM, reduce
 from nncore._core.runtime import OPS
 from nncore._core.tensor import new_zeros
-from nncore._ops._check import FLOAT64, INT64, as_float, as_tensor, axes, axis
+from nncore._ops._check import FLOAT64, INT64, as_float, as_tensor, axes, axis, number
 
 
 def _keep(t, ax):
@@ -106,8 +106,8 @@ def _extreme(op, name, doc):
 
         if keepdim:
             y, kept = _keep(y, (d,)), _keep(index, (d,))
-            return _tape.record((y, kept), name, (x,), backward)
-        return _tape.record((y, index), name, (x,), backward)
+            return _tape.record((y, kept), name, (x,), backward, (index,))
+        return _tape.record((y, index), name, (x,), backward, (index,))
 
     extreme.__name__ = extreme.__qualname__ = name
     extreme.__doc__ = doc
@@ -151,6 +151,7 @@ def var(input, dim=None, correction=1, keepdim=False):
     """Mean squared deviation from the mean, over n - correction."""
     x = as_float(input)
     ax = axes(dim, x.ndim)
+    correction = number(correction, "correction")
     n = 1
     for d in ax:
         n *= x.shape[d]

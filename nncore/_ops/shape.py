@@ -217,6 +217,12 @@ def _as_index(k):
     return k
 
 
+def _fixed(k):
+    """An integer without dimensions as an int: backward reads the key again, and must not see a later change."""
+    scalar = isinstance(k, np.ndarray | TensorBase) and k.ndim == 0 and k.dtype.kind in "iu"
+    return operator.index(k) if scalar else k
+
+
 def _rows(x, key):
     """key as an int64 tensor if it is one integer array on the first axis: the fast case."""
     if isinstance(key, list):
@@ -244,6 +250,7 @@ def _selection(x, key):
 def getitem(input, key):
     """x[key] with NumPy's rules: a view for integers, slices, None and Ellipsis; a copy for index arrays."""
     x = as_tensor(input)
+    key = tuple(map(_fixed, key)) if isinstance(key, tuple) else _fixed(key)
     y = _basic(x, key)
     if y is not None:
 
@@ -272,7 +279,7 @@ def setitem(x, key, value):
     writable(x, value)
     view = _basic(x, key)
     if view is not None:
-        copy_into(view, value)
+        write(view, value)
         return
     if x._code not in (FLOAT32, FLOAT64):
         raise TypeError(f"index: assignment by index arrays needs a floating tensor, this one is {x.dtype}")
@@ -285,6 +292,13 @@ def setitem(x, key, value):
         dense = contiguous(x)
         indexing.scatter(dense, index, rows, inner)
         copy_into(x, dense)
+
+
+def write(x, value):
+    """x[...] = value; a value in the same memory is copied first, so that it is read before anything is written."""
+    if value._storage is x._storage:
+        value = elementwise.cast(value, value._code)
+    copy_into(x, value)
 
 
 def writable(x, value=None):

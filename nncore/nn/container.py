@@ -1,5 +1,8 @@
 """Modules that hold modules."""
 
+import numpy as np
+
+from nncore._ops._check import as_tensor
 from nncore.nn.module import Module
 
 
@@ -27,6 +30,9 @@ class Sequential(Module):
             self.add_module(name, m)
 
     def forward(self, input):
+        if isinstance(input, np.ndarray) and input.dtype.kind == "f":  # before a layer without dtype, such as Flatten
+            p = next(self.parameters(), None)
+            input = input if p is None else as_tensor(input, "input", p._code)
         for m in self._modules.values():
             input = m(input)
         return input
@@ -34,7 +40,10 @@ class Sequential(Module):
     def append(self, module):
         """Adds a module at the end; returns the container."""
         _check(module)
-        self.add_module(str(len(self)), module)
+        i = len(self)
+        while str(i) in self._modules:  # a slice keeps the names of the whole
+            i += 1
+        self.add_module(str(i), module)
         return self
 
     def __len__(self):
@@ -63,9 +72,9 @@ class ModuleList(Module):
     3
     """
 
-    def __init__(self, modules=()):
+    def __init__(self, modules=None):
         super().__init__()
-        self.extend(modules)
+        self.extend(() if modules is None else modules)
 
     def append(self, module):
         """Adds a module at the end; returns the list."""
@@ -75,6 +84,8 @@ class ModuleList(Module):
 
     def extend(self, modules):
         """Adds several modules; returns the list."""
+        if not hasattr(modules, "__iter__"):
+            raise TypeError(f"modules: expected an iterable of Modules, got {type(modules).__name__}")
         for m in modules:
             self.append(m)
         return self

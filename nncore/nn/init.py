@@ -89,20 +89,20 @@ def eye_(tensor):
 def xavier_uniform_(tensor, gain=1.0):
     """Uniform on (-a, a), a = gain sqrt(6 / (fan_in + fan_out)). Glorot, Bengio, AISTATS 2010."""
     fan_in, fan_out = _fans(tensor)
-    a = number(gain, "gain") * math.sqrt(6 / (fan_in + fan_out))
+    a = number(gain, "gain") * math.sqrt(6 / max(fan_in + fan_out, 1))  # 0: nothing to fill
     return uniform_(tensor, -a, a)
 
 
 def xavier_normal_(tensor, gain=1.0):
     """Normal of standard deviation gain sqrt(2 / (fan_in + fan_out)). Glorot, Bengio, AISTATS 2010."""
     fan_in, fan_out = _fans(tensor)
-    return normal_(tensor, 0.0, number(gain, "gain") * math.sqrt(2 / (fan_in + fan_out)))
+    return normal_(tensor, 0.0, number(gain, "gain") * math.sqrt(2 / max(fan_in + fan_out, 1)))
 
 
 def _kaiming_std(tensor, a, mode, nonlinearity):
     one_of(mode, "mode", ("fan_in", "fan_out"))
     fan = _fans(tensor)[mode == "fan_out"]
-    return calculate_gain(nonlinearity, a) / math.sqrt(fan)
+    return calculate_gain(nonlinearity, a) / math.sqrt(max(fan, 1))  # 0: nothing to fill
 
 
 def kaiming_uniform_(tensor, a=0, mode="fan_in", nonlinearity="leaky_relu"):

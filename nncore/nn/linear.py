@@ -46,11 +46,9 @@ class Linear(Module):
 
     def reset_parameters(self):
         """Draws the parameters anew."""
-        if self.weight.numel() == 0:
-            return
         init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
-            bound = 1 / math.sqrt(self.in_features)
+            bound = 1 / math.sqrt(self.in_features) if self.in_features else 0
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input):

@@ -78,12 +78,14 @@ class Module:
         """Registers a Parameter, or None for one that is absent (Linear's bias=False)."""
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"param: expected a Parameter or None, got {type(param).__name__}")
+        _check_name(name)
         self._parameters[name] = param
         object.__setattr__(self, name, param)
 
     def register_buffer(self, name, tensor):
         """Registers a tensor that is saved with the parameters but not learned."""
         value = None if tensor is None else as_tensor(tensor, "tensor")
+        _check_name(name)
         self._buffers[name] = value
         object.__setattr__(self, name, value)
 
@@ -91,6 +93,7 @@ class Module:
         """Registers a submodule under a name."""
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"module: expected a Module or None, got {type(module).__name__}")
+        _check_name(name)
         self._modules[name] = module
         object.__setattr__(self, name, module)
 
@@ -268,3 +271,10 @@ class Module:
         if not lines:
             return f"{head}({extra})"
         return f"{head}(\n  " + "\n  ".join(([extra] if extra else []) + lines) + "\n)"
+
+
+def _check_name(name):
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected a str, got {type(name).__name__}")
+    if not name or "." in name:
+        raise ValueError(f"name: expected a name without dots, got {name!r}")

@@ -2,7 +2,7 @@
 
 from nncore._core.tensor import TensorBase, new_zeros
 from nncore._grad import enable_grad
-from nncore._ops._check import as_array
+from nncore._ops._check import as_tensor, is_number
 
 
 class Optimizer:
@@ -18,8 +18,8 @@ class Optimizer:
     """
 
     def __init__(self, params, defaults):
-        if isinstance(params, TensorBase):
-            raise TypeError("params: expected an iterable of tensors or dicts, got a single Tensor")
+        if isinstance(params, TensorBase) or not hasattr(params, "__iter__"):
+            raise TypeError(f"params: expected an iterable of tensors or dicts, got {type(params).__name__}")
         groups = list(params)
         if not groups:
             raise ValueError("params: empty; an optimizer needs at least one parameter")
@@ -41,6 +41,10 @@ class Optimizer:
                 raise TypeError(f"params: expected tensors, got {type(p).__name__}")
             if p.grad_fn is not None or not p._floating:
                 raise ValueError("params: expected floating leaf tensors")
+            if not p._contiguous:
+                raise ValueError(
+                    f"params: a view of strides {p.strides} cannot be updated in place; pass a contiguous tensor"
+                )
             if id(p) in known:
                 raise ValueError("params: a parameter appears twice")
             known.add(id(p))
@@ -74,6 +78,8 @@ class Optimizer:
         """
         loss = None
         if closure is not None:
+            if not callable(closure):
+                raise TypeError(f"closure: expected a function, got {type(closure).__name__}")
             with enable_grad():
                 loss = closure()
         for group in self.param_groups:
@@ -130,6 +136,8 @@ class Optimizer:
         Raises:
             ValueError: groups, parameters or shapes do not match; nothing has been changed then.
         """
+        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
+            raise TypeError("state_dict: expected a dict with 'state' and 'param_groups', as state_dict() gives it")
         groups, saved = self.param_groups, state_dict["param_groups"]
         if [len(g["params"]) for g in groups] != [len(g["params"]) for g in saved]:
             raise ValueError("state_dict: its parameter groups have other sizes than this optimizer's")
@@ -139,15 +147,17 @@ class Optimizer:
             if number not in by_number:
                 raise ValueError(f"state_dict: state for unknown parameter number {number}")
             p = by_number[number]
-            state[p] = {}
+            values = {k: v for k, v in values.items() if v is not None}  # torch's SGD without momentum has None
+            if values:
+                step = values.pop("step", 1)  # torch's SGD does not count
+                if not is_number(step) and getattr(step, "shape", None) != ():
+                    raise TypeError(f"step: expected a number, got {type(step).__name__}")
+                state[p] = {"step": int(step)}
             for k, v in values.items():
-                if hasattr(v, "shape") and tuple(v.shape) == p.shape and k != "step":
-                    v = new_zeros(p.shape, p._code).copy_(as_array(v, k))
-                elif hasattr(v, "shape") and v.shape != ():
+                v = as_tensor(v, k)
+                if v.shape != p.shape:
                     raise ValueError(f"state_dict: {k} of parameter {number} has shape {v.shape}, expected {p.shape}")
-                elif k == "step":
-                    v = int(v)
-                state[p][k] = v
+                state[p][k] = new_zeros(p.shape, p._code).copy_(v)
         for g, s in zip(groups, saved):
             self.check_options({**g, **{k: v for k, v in s.items() if k != "params"}})
         for g, s in zip(groups, saved):

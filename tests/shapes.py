@@ -1,0 +1,181 @@
+"""Sizes at which kernels change their path, memory layouts, and memory with guard bands."""
+
+import functools
+
+import numpy as np
+
+from nncore._core import runtime, tensor
+
+dtype_code, from_array, new_empty = tensor.dtype_code, tensor.from_array, tensor.new_empty
+
+MR = 6  # rows of the GEMM micro-tile
+KC_BYTES, KB_BYTES, NC_BYTES = 2048, 16384, 8192  # GEMM's blocks: csrc/tuning.h
+PACK_B_MIN_M, PACK_A_MIN_N, PACK_A_MIN_K, MC, WIDE_M = 48, 192, 64, 96, 384
+CHUNK, STAGE = 16384, 256  # elementwise: elements per parallel chunk, per staging buffer
+
+
+def tile(dtype):
+    """(NR, lanes) of the instruction set in use."""
+    return runtime.gemm_tile(dtype_code(dtype))
+
+
+def around(*sizes):
+    """Each size with its two neighbours; not below 0."""
+    return sorted({max(0, n + d) for n in sizes for d in (-1, 0, 1)})
+
+
+def lengths(dtype):
+    """Lengths of rows: empty, one, around one and two vectors, and longer than a few."""
+    _, lanes = tile(dtype)
+    return sorted({0, 1, 3, *around(lanes, 2 * lanes, 4 * lanes), 5 * lanes + 3})
+
+
+def gemm_grid(dtype):
+    """M x N x K around the micro-tile."""
+    NR, lanes = tile(dtype)
+    rows = (0, 1, MR - 1, MR, MR + 1, 2 * MR + 1)
+    columns = sorted({0, *around(lanes), NR - 1, NR, NR + 1, 2 * NR + 1})
+    return [(m, n, k) for m in rows for n in columns for k in (0, 1, 2, lanes + 1, 2 * lanes + 3)]
+
+
+def gemm_blocks(dtype):
+    """M x N x K around the blocks that the driver cuts and the sizes at which it begins to pack."""
+    NR, _ = tile(dtype)
+    KC, KB, NC = (b // dtype.itemsize for b in (KC_BYTES, KB_BYTES, NC_BYTES))
+    out = [(m, NR + 3, 70) for m in around(PACK_B_MIN_M, MC)]
+    out += [(MR + 2, n, 66) for n in around(PACK_A_MIN_N)]
+    out += [(MR + 2, NR + 2, k) for k in around(PACK_A_MIN_K, KC, KB)]
+    out += [(1, NR + 2, k) for k in around(KC, KB)]
+    out += [(m, NR + 1, 33) for m in around(WIDE_M)]
+    out += [(WIDE_M + MR + 1, n, 66) for n in around(PACK_A_MIN_N)]
+    out += [(WIDE_M + MC + 1, NR + 1, k) for k in (PACK_A_MIN_K + 1, KC + 1, KB + 1)]
+    out += [(m, n, 9) for m in (50, WIDE_M + 2) for n in around(NC)]
+    out += [(MC + MR + 1, NC + NR + 1, 5), (50, 2 * NR + 1, KB + KC + 1), (2, 3, 2 * KB + 1)]
+    return out
+
+
+# ---- layouts: the same values, elsewhere in memory ----
+
+
+def _strided(a, step):
+    """a with every stride multiplied by `step` (negative: from the end); what lies between is NaN."""
+    n = abs(step)
+    base = np.full([max(1, s * n) for s in a.shape], np.nan if a.dtype.kind == "f" else 0, a.dtype)
+    v = base[(..., *(slice(0, s * n, n) for s in a.shape))]
+    if step < 0:
+        v = v[(..., *[slice(None, None, -1)] * a.ndim)]
+    v[...] = a
+    return v
+
+
+def _readonly(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def _offset(a):
+    """a at an address that is a multiple of the item size only."""
+    base = np.empty(a.size + 1, a.dtype)
+    v = base[1:].reshape(a.shape)
+    v[...] = a
+    return v
+
+
+LAYOUTS = {
+    "row-major": np.ascontiguousarray,
+    "column-major": np.asfortranarray,
+    "every second": lambda a: _strided(a, 2),
+    "backwards": lambda a: _strided(a, -1),
+    "every third backwards": lambda a: _strided(a, -3),
+    "read-only": _readonly,
+    "one element off": _offset,
+}
+
+
+# ---- guard bands ----
+
+GUARD = 64  # elements: at least a vector of any instruction set
+
+
+def _pattern(dtype):
+    """A bit pattern that no kernel writes: for floats, a NaN with a payload."""
+    return {"f4": 0x7FABCDEF, "f8": 0x7FFABCDEF0123456, "i8": 0x7FABCDEF01234567, "b1": 0xA5}[dtype.str[1:]]
+
+
+def _bits(a):
+    return a.view({1: np.uint8, 4: np.uint32, 8: np.uint64}[a.dtype.itemsize])
+
+
+class Guarded:
+    """Memory for a result, in the midst of a pattern: `array` is the part to write, `check` holds that nothing else
+    was written. Layouts as in LAYOUTS (those that can be written)."""
+
+    def __init__(self, shape, dtype, layout="row-major"):
+        dtype = np.dtype(dtype)
+        step = {"row-major": 1, "column-major": 1, "every second": 2, "backwards": -1, "every third backwards": -3}[
+            layout
+        ]
+        size = int(np.prod([max(1, s * abs(step)) for s in shape]))
+        self.whole = np.empty(size + 2 * GUARD, dtype)
+        self.pattern = _pattern(dtype)
+        _bits(self.whole)[:] = self.pattern
+        inner = self.whole[GUARD : GUARD + size]
+        if layout == "column-major":
+            self.array = inner.reshape([max(1, s) for s in shape][::-1]).T[(..., *(slice(0, s) for s in shape))]
+        else:
+            full = inner.reshape([max(1, s * abs(step)) for s in shape])
+            self.array = full[(..., *(slice(0, s * abs(step), abs(step)) for s in shape))]
+            if step < 0:
+                self.array = self.array[(..., *[slice(None, None, -1)] * len(shape))]
+
+    @property
+    def tensor(self):
+        return from_array(self.array)
+
+    def check(self, what=""):
+        """Fails if anything outside of `array` has changed."""
+        inside = np.zeros(self.whole.size, bool)
+        offsets = np.zeros((), np.int64)
+        start = (self.array.ctypes.data - self.whole.ctypes.data) // self.whole.itemsize
+        for n, s in zip(self.array.shape, self.array.strides):
+            offsets = offsets[..., None] + np.arange(n) * (s // self.whole.itemsize)
+        inside[(start + offsets).reshape(-1)] = True
+        touched = np.flatnonzero((_bits(self.whole) != self.pattern) & ~inside)
+        assert not touched.size, f"{what}: wrote outside of its result, at {touched[:5] - GUARD} of {self.array.shape}"
+
+
+def _block(nbytes):
+    """Size of the allocator's block for a request (csrc/memory.c: 4 classes per octave)."""
+    if nbytes <= 256:
+        return max(1, -(-nbytes // 64)) * 64
+    step = 1 << ((nbytes - 1).bit_length() - 3)
+    return -(-nbytes // step) * step
+
+
+def prime(shape, dtype):
+    """Frees blocks full of the pattern, which the next allocations for such an array take over: the result's, and those
+    of row-major copies of operands before it."""
+    size = _block(int(np.prod(shape)) * dtype.itemsize)
+    blocks = [new_empty((size // dtype.itemsize,), dtype_code(dtype)) for _ in range(4 if size < 1 << 22 else 1)]
+    for t in blocks:
+        _bits(t.numpy())[:] = _pattern(dtype)
+
+
+def check_slack(t, what=""):
+    """Fails if the kernel that wrote t, allocated after `prime`, wrote beyond its end."""
+    n, dtype = t.numel(), t.dtype
+    if n == 0 or not slack_is_visible():
+        return
+    begin = max(n, 8 // dtype.itemsize)  # a free block's first 8 bytes link to the next
+    tail = t._view((max(0, _block(n * dtype.itemsize) // dtype.itemsize - begin),), (1,), begin).numpy()
+    written = np.flatnonzero(_bits(tail) != _pattern(dtype))
+    assert not written.size, f"{what}: wrote {written[0] + begin - n} elements beyond the end of a result of {t.shape}"
+
+
+@functools.cache
+def slack_is_visible():
+    """Whether blocks are rounded up to classes: not in builds for the address sanitizer, which sees ends itself."""
+    before = runtime.memory_stats()["in_use"]
+    t = new_empty((65,), 0)
+    return runtime.memory_stats()["in_use"] - before == _block(t.numel() * t.dtype.itemsize)

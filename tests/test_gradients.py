@@ -1,0 +1,505 @@
+"""Every backward against central differences, in float64."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+import nncore
+from nncore import Tensor, _tape, nn
+from nncore.nn import functional as F
+
+from .gradcheck import gradcheck
+
+CASES = {}  # name -> (function, arrays)
+
+
+def case(name, fn, *arrays):
+    """A gradient check of what `name` says before its first blank."""
+    assert name not in CASES, name
+    CASES[name] = fn, arrays
+
+
+class R:
+    """Arrays that depend on nothing but their shape and a salt."""
+
+    @staticmethod
+    def normal(*shape, salt=0):
+        return np.random.default_rng(zlib.crc32(repr((shape, salt)).encode())).standard_normal(shape)
+
+    @staticmethod
+    def positive(*shape, salt=0):
+        return np.random.default_rng(zlib.crc32(repr((shape, salt)).encode())).uniform(0.5, 2.0, shape)
+
+    @staticmethod
+    def apart(*shape, salt=0):
+        """Distinct values at least 0.1 apart and from 0: no kink of max, abs or relu is near."""
+        n = int(np.prod(shape))
+        rng = np.random.default_rng(zlib.crc32(repr((shape, salt)).encode()))
+        return (0.1 * rng.permutation(n) - 0.05 * n + 0.05 * (n % 2) + 0.025).reshape(shape)
+
+
+N, P, A = R.normal, R.positive, R.apart
+
+# ---- elementwise ----
+
+for _name, _make in {
+    "neg": N, "abs": A, "exp": N, "log": P, "sqrt": P, "square": N, "tanh": N, "sigmoid": N, "relu": A,
+}.items():  # fmt: skip
+    _fn = getattr(nncore, _name)
+    case(f"nncore.{_name}", _fn, _make(3, 5))
+    case(f"Tensor.{_name}", lambda x, n=_name: getattr(x, n)(), _make(17))
+    case(f"Tensor.{_name} transposed", lambda x, n=_name: getattr(x.T, n)(), _make(4, 3))
+    case(f"Tensor.{_name} 0-d", lambda x, n=_name: getattr(x, n)(), _make(1)[0] + 0.3)
+    case(f"Tensor.{_name} step", lambda x, n=_name: getattr(x[:, ::2], n)(), _make(3, 7))
+case("Tensor.reciprocal", lambda x: x.reciprocal(), P(3, 4))
+case("Tensor.__neg__", lambda x: -x, N(4))
+case("Tensor.__abs__", lambda x: abs(x), A(4))
+for _name in ("relu", "sigmoid", "tanh"):
+    case(f"F.{_name}", getattr(F, _name), A(2, 9))
+
+_SHAPES = [
+    ((3, 4), (3, 4)),
+    ((3, 4), (4,)),
+    ((3, 1), (1, 4)),
+    ((2, 3, 4), (3, 1)),
+    ((), (3,)),
+    ((5,), ()),
+    ((1,), (2, 1, 3)),
+]
+for _name, _make in {"add": N, "sub": N, "mul": N, "div": P, "maximum": A, "minimum": A, "pow": P}.items():
+    _fn = getattr(nncore, _name)
+    for _s, _t in _SHAPES:
+        _other = _make(*_t, salt=9) + (0.0123 if _make is A else 0)  # the two are never equal: no kink
+        case(f"nncore.{_name} {_s} {_t}", _fn, _make(*_s), _other)
+    case(f"Tensor.{_name}", lambda x, y, n=_name: getattr(x, n)(y), _make(3, 2), _make(3, 2, salt=1) + 0.0123)
+    case(
+        f"Tensor.{_name} transposed",
+        lambda x, y, n=_name: getattr(x.T, n)(y),
+        _make(3, 2),
+        _make(2, 3, salt=1) + 0.0123,
+    )
+    case(f"Tensor.{_name} constant", lambda x, n=_name: getattr(x, n)(np.full((3, 2), 0.0123)), _make(3, 2))
+    if _name not in ("maximum", "minimum"):
+        case(f"Tensor.{_name} scalar", lambda x, n=_name: getattr(x, n)(1.7), _make(3, 2))
+    case(f"nncore.{_name} self", lambda x, f=_fn: f(x, x * x * 0.3), _make(3, 2))  # one leaf on both sides
+case("Tensor.add alpha", lambda x, y: x.add(y, alpha=-2.5), N(3), N(2, 3))
+case("Tensor.sub alpha", lambda x, y: x.sub(y, alpha=3), N(3), N(2, 3))
+case("Tensor.__add__", lambda x, y: x + y + 1.5, N(3), N(2, 3))
+case("Tensor.__radd__", lambda x: 1.5 + (np.ones(3) + x), N(3))
+case("Tensor.__sub__", lambda x, y: x - y - 2, N(3), N(2, 3))
+case("Tensor.__rsub__", lambda x: 1.5 - (np.ones(3) - x) * 2, N(3))
+case("Tensor.__mul__", lambda x, y: x * y * 0.5, N(3), N(2, 3))
+case("Tensor.__rmul__", lambda x: 0.5 * (N(3, salt=4) * x), N(3))
+case("Tensor.__truediv__", lambda x, y: x / y / 3, N(3), P(2, 3))
+case("Tensor.__rtruediv__", lambda x: 2 / x + np.ones(3) / x, P(3))
+case("Tensor.__pow__", lambda x, y: x**y + x**3, P(3), N(2, 3))
+case("Tensor.__rpow__", lambda x: 2.5**x, N(3))
+for _e in (0.5, 1, 2, 3, -1, -2, 2.7):
+    case(f"nncore.pow exponent {_e}", lambda x, e=_e: nncore.pow(x, e), P(5))
+case("Tensor.pow negative base", lambda x: x.pow(3), -P(5))
+case("Tensor.clamp", lambda x: x.clamp(-0.5, 0.7), A(6, 5))
+case("Tensor.clamp min", lambda x: x.clamp(min=-0.3), A(5, 3))
+case("Tensor.clamp max", lambda x: x.clamp(max=0.2), A(5, 3))
+case("nncore.clamp", lambda x: nncore.clamp(x, -0.2, 0.2), A(4, 3))
+_mask = np.random.default_rng(1).random((2, 3)) < 0.5
+_mask[0, 0], _mask[1, 1] = True, False
+case("nncore.where", lambda x, y: nncore.where(_mask, x, y), N(2, 3), N(2, 3, salt=1))
+case("nncore.where broadcast", lambda x, y: nncore.where(_mask, x, y), N(3), N(2, 1))
+case("nncore.where wider condition", lambda x, y: nncore.where(_mask[:, None], x, y), N(3), N(3, salt=1))
+case("nncore.where scalar", lambda x: nncore.where(_mask, x, 0.0) + nncore.where(_mask, 1.0, x) * 2, N(2, 3))
+
+# ---- reductions ----
+
+_DIMS = [None, 0, 1, -1, (0, 1), (0, 2), (-1, 0), (0, 1, 2)]
+for _name in ("sum", "mean", "var", "std"):
+    for _d in _DIMS:
+        for _k in (False, True):
+            case(
+                f"nncore.{_name} {_d} {_k}",
+                lambda x, n=_name, d=_d, k=_k: getattr(nncore, n)(x, d, keepdim=k),
+                N(3, 4, 2),
+            )
+    case(f"Tensor.{_name}", lambda x, n=_name: getattr(x, n)(), N(7))
+    case(f"Tensor.{_name} transposed", lambda x, n=_name: getattr(x.permute(2, 0, 1), n)(1), N(3, 4, 2))
+    case(f"Tensor.{_name} long", lambda x, n=_name: getattr(x, n)(0), N(300, 2))
+case("Tensor.var correction", lambda x: x.var(1, correction=0), N(3, 4))
+case("Tensor.std correction", lambda x: x.std(0, correction=2, keepdim=True), N(5, 2))
+case("Tensor.sum 0-d", lambda x: x.sum() * 3, np.array(1.3))
+for _name in ("max", "min"):
+    for _d in (None, 0, 1, -1):
+        for _k in (False, True):
+            _fn = lambda x, n=_name, d=_d, k=_k: getattr(nncore, n)(x, d, keepdim=k)
+            case(f"nncore.{_name} {_d} {_k}", _fn, A(4, 3, 2))
+    case(f"Tensor.{_name}", lambda x, n=_name: getattr(x, n)(1), A(3, 9))
+    case(f"Tensor.{_name} transposed", lambda x, n=_name: getattr(x.T, n)(0)[0], A(3, 9))
+
+# ---- shapes ----
+
+case("Tensor.reshape", lambda x: x.reshape(2, -1) * N(2, 6), N(3, 4))
+case("Tensor.reshape transposed", lambda x: x.T.reshape(-1) * N(12), N(3, 4))
+case("Tensor.view", lambda x: x.view(4, 3) * N(4, 3), N(3, 4))
+case("nncore.reshape", lambda x: nncore.reshape(x, (6, 2)) * N(6, 2), N(3, 4))
+case("Tensor.flatten", lambda x: x.flatten(1) * N(2, 12), N(2, 3, 4))
+case("nncore.flatten", lambda x: nncore.flatten(x, 0, 1) * N(6, 4), N(2, 3, 4))
+case("F.flatten", lambda x: F.flatten(x) * N(24), N(2, 3, 4))
+case("F.flatten 0-d", lambda x: F.flatten(x) * 2, np.array(0.7))
+case("Tensor.permute", lambda x: x.permute(2, 0, 1) * N(4, 2, 3), N(2, 3, 4))
+case("nncore.permute", lambda x: nncore.permute(x, (1, 2, 0)) * N(3, 4, 2), N(2, 3, 4))
+case("Tensor.transpose", lambda x: x.transpose(0, -1) * N(4, 3, 2), N(2, 3, 4))
+case("nncore.transpose", lambda x: nncore.transpose(x, 1, 2) * N(2, 4, 3), N(2, 3, 4))
+case("Tensor.t", lambda x: x.t() * N(3, 2), N(2, 3))
+case("Tensor.T", lambda x: x.T * N(4, 3, 2), N(2, 3, 4))
+case("Tensor.unsqueeze", lambda x: x.unsqueeze(1) * N(2, 5, 3), N(2, 3))
+case("nncore.unsqueeze", lambda x: nncore.unsqueeze(x, -1) * N(2, 3, 4), N(2, 3))
+case("Tensor.squeeze", lambda x: x.squeeze() * N(2, 3), N(2, 1, 3, 1))
+case("nncore.squeeze", lambda x: nncore.squeeze(x, 1) * N(2, 3, 1), N(2, 1, 3, 1))
+case("Tensor.expand", lambda x: x.expand(4, 3, 2) * N(4, 3, 2), N(3, 1))
+case("Tensor.expand -1", lambda x: x.expand(-1, 5), N(3, 1))
+case("Tensor.clone", lambda x: x.clone(), N(2, 3))
+case("Tensor.contiguous", lambda x: x.T.contiguous() * N(3, 2), N(2, 3))
+case("nncore.cat", lambda x, y: nncore.cat([x, y, x], 0) * N(7, 3), N(2, 3), N(3, 3))
+case("nncore.cat last", lambda x, y: nncore.cat((x, y), -1), N(2, 3), N(2, 1))
+case("nncore.cat transposed", lambda x, y: nncore.cat((x.T, y), 1) * N(3, 5), N(2, 3), N(3, 3))
+case("nncore.cat one", lambda x: nncore.cat([x]), N(2, 3))
+case("nncore.cat empty part", lambda x: nncore.cat([x, nncore.zeros(0, 3, dtype="float64")]), N(2, 3))
+case("nncore.stack", lambda x, y: nncore.stack([x, y, y]) * N(3, 2, 3), N(2, 3), N(2, 3, salt=1))
+case("nncore.stack last", lambda x, y: nncore.stack([x, y], -1) * N(2, 3, 2), N(2, 3), N(2, 3, salt=1))
+case("nncore.split", lambda x: nncore.split(x, 2), N(5, 3))
+case("Tensor.split", lambda x: x.split([1, 3], 1), N(2, 4))
+case("Tensor.split one part used", lambda x: x.split(2)[1], N(5, 2))
+
+# ---- indexing ----
+
+_rows = np.array([2, 0, 2, 2, -1])
+_bools = np.array([True, False, True, True])
+for _id, _key in {
+    "integer": 1,
+    "negative": -1,
+    "slice": slice(1, 3),
+    "step": slice(None, None, 2),
+    "backwards": slice(None, None, -1),
+    "none": (None, 1),
+    "ellipsis": (..., 0),
+    "mixed": (slice(None), None, slice(1, None), -1),
+    "repeated rows": _rows,
+    "list": [0, 0, 1],
+    "matrix of rows": np.array([[0, 1], [1, 3]]),
+    "bool rows": _bools,
+    "bool columns": (slice(None), np.array([True, False, True])),
+    "two arrays": ([0, 1, 1], [2, 2, 2]),
+    "array and slice": (_rows, slice(0, 2)),
+    "slice and array": (slice(1, None), [0, 0, 2]),
+    "outer": (np.array([[0], [3]]), np.array([1, 1])),
+    "array between": (1, slice(None), np.array([1, 0, 0])),
+    "full mask": np.arange(24).reshape(4, 3, 2) % 3 == 0,
+    "tensor": nncore.tensor(_rows),
+    "0-d array": np.array(2),
+}.items():
+    case(f"Tensor.__getitem__ {_id}", lambda x, k=_key: x[k], N(4, 3, 2))
+    case(f"Tensor.__getitem__ {_id} of a transpose", lambda x, k=_key: x.permute(1, 2, 0)[k], N(2, 4, 3))
+case("Tensor.__iter__", lambda x: tuple(row * (i + 1) for i, row in enumerate(x)), N(3, 2))
+
+# ---- products ----
+
+for _s, _t in [
+    ((3,), (3,)),
+    ((2, 3), (3,)),
+    ((3,), (3, 2)),
+    ((2, 3), (3, 4)),
+    ((5, 2, 3), (3,)),
+    ((3,), (5, 3, 2)),
+    ((5, 2, 3), (3, 4)),
+    ((2, 3), (5, 3, 4)),
+    ((5, 2, 3), (5, 3, 4)),
+    ((1, 2, 3), (5, 3, 4)),
+    ((5, 2, 3), (1, 3, 4)),
+    ((2, 5, 2, 3), (5, 3, 4)),
+    ((2, 1, 2, 3), (5, 3, 4)),
+    ((2, 5, 2, 3), (3, 4)),
+    ((2, 3), (2, 5, 3, 1)),
+    ((1, 1), (1, 1)),
+    ((9, 17), (17, 33)),
+]:
+    case(f"nncore.matmul {_s} {_t}", nncore.matmul, N(*_s), N(*_t, salt=1))
+case("Tensor.matmul", lambda x, y: x.matmul(y), N(2, 3), N(3, 2))
+case("Tensor.matmul transposed", lambda x, y: x.T.matmul(y.T), N(3, 2), N(4, 3))
+case("Tensor.matmul transposed batch", lambda x, y: x.transpose(1, 2) @ y.permute(2, 1, 0), N(4, 3, 2), N(5, 3, 4))
+case("Tensor.__matmul__", lambda x, y: x @ y @ x, N(3, 2), N(2, 3))
+case("Tensor.__rmatmul__", lambda x: N(4, 3) @ x, N(3, 2))
+for _s in [(3,), (2, 3), (2, 4, 3), (2, 1, 4, 3)]:
+    case(f"F.linear {_s}", F.linear, N(*_s), N(5, 3), N(5))
+case("F.linear without bias", F.linear, N(2, 3), N(5, 3))
+case("F.linear transposed", lambda x, w, b: F.linear(x.T, w.T, b[::2]), N(3, 2), N(3, 4), N(8))
+
+# ---- softmax, losses ----
+
+for _name in ("softmax", "log_softmax"):
+    for _d in (0, 1, -1):
+        case(f"F.{_name} {_d}", lambda x, n=_name, d=_d: getattr(F, n)(x, d), N(3, 4, 2))
+    case(f"Tensor.{_name}", lambda x, n=_name: getattr(x, n)(), N(5))
+    case(f"nncore.{_name}", lambda x, n=_name: getattr(nncore, n)(x.T, -1), N(3, 19))
+
+
+def _dropout(fn):
+    def seeded(x):
+        nncore.manual_seed(3)
+        return fn(x)
+
+    return seeded
+
+
+case("F.dropout", _dropout(lambda x: F.dropout(x, 0.4)), N(13, 17))
+case("F.dropout transposed", _dropout(lambda x: F.dropout(x.T, 0.7)), N(13, 17))
+case("F.dropout off", lambda x: F.dropout(x, 0.4, False) * 2, N(3))
+case("F.dropout at 0", lambda x: F.dropout(x, 0.0) * 2, N(3))
+
+_classes = {
+    (3,): np.array(1), (4, 3): np.array([0, 2, 2, 1]), (1, 5): np.array([4]), (2, 3, 4): np.arange(8).reshape(2, 4) % 3,
+    (2, 3, 2, 2): np.arange(8).reshape(2, 2, 2) % 3, (5, 1): np.zeros(5, int),
+}  # fmt: skip
+for _s, _t in _classes.items():
+    for _r in ("mean", "sum", "none"):
+        if _s != (5, 1):  # one class: the loss is 0 whatever the logits
+            case(f"F.cross_entropy {_s} {_r}", lambda x, t=_t, r=_r: F.cross_entropy(x, t, reduction=r), N(*_s))
+            _p = np.exp(N(*_s, salt=3))
+            case(f"F.cross_entropy {_s} {_r} soft", lambda x, p, r=_r: F.cross_entropy(x, p, reduction=r), N(*_s), _p)
+        case(f"F.nll_loss {_s} {_r}", lambda x, t=_t, r=_r: F.nll_loss(x, t, reduction=r), N(*_s))
+case("F.cross_entropy transposed", lambda x: F.cross_entropy(x.T, [0, 1, 1]), N(4, 3))
+case("F.cross_entropy large logits", lambda x: F.cross_entropy(x * 50, [0, 1, 1]), N(3, 4))
+for _r in ("mean", "sum", "none"):
+    case(f"F.mse_loss {_r}", lambda x, t, r=_r: F.mse_loss(x, t, reduction=r), N(3, 4), N(3, 4, salt=1))
+case("F.mse_loss transposed", lambda x, t: F.mse_loss(x.T, t), N(3, 4), N(4, 3))
+case("F.mse_loss self", lambda x: F.mse_loss(x, x * x), N(3, 4))
+case("F.mse_loss 0-d", F.mse_loss, np.array(0.3), np.array(1.2))
+
+# ---- modules: parameters are checked too ----
+
+
+def _double(build):
+    """A net in float64 from a fixed seed; built when the test runs, so that a broken layer fails only its test."""
+
+    def make():
+        nncore.manual_seed(5)
+        return build().double()
+
+    return make
+
+
+MODULES = {
+    "nn.Linear": (_double(lambda: nn.Linear(3, 4)), (N(5, 3),)),
+    "nn.Linear no bias": (_double(lambda: nn.Linear(3, 4, bias=False)), (N(2, 5, 3),)),
+    "nn.ReLU": (_double(nn.ReLU), (A(3, 4),)),
+    "nn.Sigmoid": (_double(nn.Sigmoid), (N(3, 4),)),
+    "nn.Tanh": (_double(nn.Tanh), (N(3, 4),)),
+    "nn.Softmax": (_double(lambda: nn.Softmax(1)), (N(3, 4),)),
+    "nn.LogSoftmax": (_double(lambda: nn.LogSoftmax(0)), (N(3, 4),)),
+    "nn.Dropout eval": (_double(lambda: nn.Dropout(0.5).eval()), (N(3, 4),)),
+    "nn.Flatten": (_double(nn.Flatten), (N(2, 3, 4),)),
+    "nn.Identity": (_double(nn.Identity), (N(2, 3),)),
+    "nn.Sequential": (_double(lambda: nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))), (N(4, 3),)),
+    "nn.Sequential with softmax": (
+        _double(lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 3), nn.LogSoftmax())),
+        (N(4, 2, 3),),
+    ),
+    "nn.MSELoss": (_double(nn.MSELoss), (N(3, 2), N(3, 2, salt=1))),
+    "nn.CrossEntropyLoss": (_double(nn.CrossEntropyLoss), (N(3, 4), nncore.tensor([0, 3, 1]))),
+    "nn.NLLLoss": (_double(lambda: nn.NLLLoss("sum")), (N(3, 4), nncore.tensor([0, 3, 1]))),
+}
+
+EXEMPT = {
+    "nn.Module": "the base class computes nothing",
+    "nn.ModuleList": "a container without a forward",
+    "Tensor.detach": "leaves the graph: test_autograd",
+    "Tensor.to": "test_casts_pass_gradients: rounding to float32 is no function for finite differences",
+    "Tensor.float": "as Tensor.to",
+    "Tensor.double": "as Tensor.to",
+    "Tensor.long": "integers have no gradient",
+    "Tensor.bool": "bools have no gradient",
+    "Tensor.argmax": "integers have no gradient",
+    "Tensor.argmin": "integers have no gradient",
+    "nncore.argmax": "integers have no gradient",
+    "nncore.argmin": "integers have no gradient",
+}
+for _name in (
+    "numpy",
+    "item",
+    "tolist",
+    "backward",
+    "requires_grad_",
+    "is_contiguous",
+    "dim",
+    "size",
+    "element_size",
+    "numel",
+):
+    EXEMPT[f"Tensor.{_name}"] = "no operation"
+for _name in ("shape", "strides", "ndim", "dtype", "requires_grad", "grad", "is_leaf", "grad_fn", "output_nr"):
+    EXEMPT[f"Tensor.{_name}"] = "an attribute"
+for _name in ("copy_", "fill_", "zero_", "add_", "sub_", "mul_", "div_"):
+    EXEMPT[f"Tensor.{_name}"] = "writes leaves, outside the graph"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operation(name, isa):
+    fn, arrays = CASES[name]
+    gradcheck(fn, *arrays)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module(name, isa):
+    build, arrays = MODULES[name]
+    gradcheck(build(), *arrays)
+
+
+def scaled(factor):
+    """`record` with every backward off by a factor."""
+    honest = _tape.record
+
+    def record(out, name, inputs, backward, saved=()):
+        def wrong(*dys):
+            return tuple(None if g is None else g * factor for g in backward(*dys))
+
+        return honest(out, name, inputs, wrong, saved)
+
+    return record
+
+
+@pytest.mark.parametrize("name", [*CASES, *MODULES])
+def test_one_percent_is_noticed(name, monkeypatch):
+    """No entry is a check that cannot fail: a gradient 1 % off turns each one red."""
+    fn, arrays = CASES[name] if name in CASES else (MODULES[name][0](), MODULES[name][1])
+    if name in ("nn.Dropout eval", "nn.Identity"):
+        pytest.skip("records no operation: the input itself")
+    monkeypatch.setattr(_tape, "record", scaled(1.01))
+    with pytest.raises(AssertionError, match=r"error .* >"):
+        gradcheck(fn, *arrays)
+
+
+def test_scaled_by_one_passes(monkeypatch):
+    """The mutation above is the factor's doing, not the wrapper's."""
+    monkeypatch.setattr(_tape, "record", scaled(1.0))
+    gradcheck(lambda x: (x.exp() * x).sum(0), N(3, 2))
+
+
+def test_gradcheck_refuses_a_zero_gradient():
+    with pytest.raises(AssertionError, match="numeric gradient is zero"):
+        gradcheck(lambda x: x * 0, N(3))
+
+
+def test_gradcheck_sees_a_missing_gradient():
+    with pytest.raises(AssertionError, match="no gradient arrived"):
+        gradcheck(lambda x, y: x + y.detach(), N(3), N(3, salt=1))
+
+
+def test_gradcheck_sees_a_constant_offset(monkeypatch):
+    """A backward that is not linear in the cotangent."""
+    tiny = 1e-12  # below the tolerance of the differences
+
+    def op(x):
+        return _tape.record((x.detach() * 2), "odd", (x,), lambda dy: (dy * 2 + tiny,))
+
+    with pytest.raises(AssertionError, match="not linear"):
+        gradcheck(op, N(3))
+
+
+def test_dropout_module_in_training():
+    layer = nn.Dropout(0.5)
+    gradcheck(_dropout(layer), N(5, 7))
+
+
+def test_custom_module_with_shared_parameters():
+    """A parameter used twice, in a net with a branch: gradients of both uses add up."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+            self.b = self.a
+            self.scale = nn.Parameter(np.array([0.3, 1.1, -0.4]))
+
+        def forward(self, x):
+            h = self.a(x).tanh()
+            return self.b(h) * self.scale + h * x
+
+    gradcheck(Net().double(), N(4, 3))
+
+
+def test_casts_pass_gradients():
+    x = nncore.tensor([0.5, -1.25], requires_grad=True)
+    (x.double() * 3).backward([1.0, 2.0])
+    assert x.grad.dtype == np.float32
+    assert x.grad.tolist() == [3.0, 6.0]
+    y = nncore.tensor([0.5, -1.25], dtype=nncore.float64, requires_grad=True)
+    (y.float() * 2 + y.to(nncore.float32)).backward([1.0, 2.0])
+    assert y.grad.dtype == np.float64
+    assert y.grad.tolist() == [3.0, 6.0]
+    assert not x.long().requires_grad
+    assert not x.bool().requires_grad
+
+
+def test_ties_share_the_gradient():
+    """At a tie: max over all elements and maximum share, max along an axis gives all to the first."""
+    x = nncore.tensor([1.0, 3.0, 3.0], requires_grad=True)
+    x.max().backward()
+    assert x.grad.tolist() == [0.0, 0.5, 0.5]
+    x.grad = None
+    x.max(0)[0].backward()
+    assert x.grad.tolist() == [0.0, 1.0, 0.0]
+    x.grad = None
+    x.min(0, keepdim=True)[0].backward()
+    assert x.grad.tolist() == [1.0, 0.0, 0.0]
+    y = nncore.tensor([1.0, 3.0, 4.0], requires_grad=True)
+    x.grad = None
+    x.maximum(y).backward([1.0, 1.0, 1.0])
+    assert x.grad.tolist() == [0.5, 0.5, 0.0]
+    assert y.grad.tolist() == [0.5, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("fn", [Tensor.relu, Tensor.abs])
+def test_gradient_at_zero_is_zero(fn):
+    x = nncore.tensor([0.0, -0.0], requires_grad=True)
+    fn(x).backward([1.0, 1.0])
+    assert x.grad.tolist() == [0.0, 0.0]
+
+
+def test_power_at_zero():
+    """torch's values: d/da a^0 = 0, d/db 0^b = 0 for b >= 0."""
+    a = nncore.tensor([0.0, 2.0], requires_grad=True)
+    b = nncore.tensor([0.0, 0.0], requires_grad=True)
+    (a**b).backward([1.0, 1.0])
+    assert a.grad.tolist() == [0.0, 0.0]
+    assert b.grad.tolist() == [0.0, pytest.approx(np.log(2), rel=1e-6)]
+    a.grad = None
+    (a**0).backward([1.0, 1.0])
+    assert a.grad.tolist() == [0.0, 0.0]
+
+
+def test_constant_inputs_get_no_gradient():
+    x = nncore.tensor(N(3))
+    w = nncore.tensor(N(3, salt=1), requires_grad=True)
+    (x * w / x + w).backward(np.ones(3))
+    assert x.grad is None
+    np.testing.assert_allclose(w.grad.numpy(), np.full(3, 2.0))
+
+
+def test_everything_is_checked():
+    """Each public operation, method and module has a gradient check or a reason why not."""
+    covered = {n.split(" ")[0] for n in [*CASES, *MODULES]}
+    public = {f"F.{n}" for n in F.__all__}
+    public |= {f"Tensor.{n}" for n in dir(Tensor) if not n.startswith("_")}
+    operators = ("add", "sub", "mul", "truediv", "pow", "matmul")
+    public |= {f"Tensor.__{n}__" for n in operators} | {f"Tensor.__r{n}__" for n in operators}
+    public |= {"Tensor.__neg__", "Tensor.__abs__", "Tensor.__getitem__", "Tensor.__iter__"}
+    public |= {
+        f"nn.{n}" for n in nn.__all__ if isinstance(getattr(nn, n), type) and issubclass(getattr(nn, n), nn.Module)
+    }
+    public |= {
+        f"nncore.{n}" for n, v in vars(nncore).items()
+        if not n.startswith("_") and callable(v) and getattr(v, "__module__", "").startswith("nncore._ops")
+    }  # fmt: skip
+    assert len(public) > 100
+    assert sorted(public - covered - EXEMPT.keys()) == []
+    assert sorted(EXEMPT.keys() & covered) == [], "exempt, yet checked"
+    assert sorted(EXEMPT.keys() - public) == [], "exempt, yet unknown"
+    assert all(EXEMPT.values())

@@ -1,0 +1,343 @@
+"""Against PyTorch, where it is installed: names, defaults, outputs, gradients and optimizer trajectories."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import nncore
+from nncore import nn, optim
+from nncore.nn import functional as F
+from nncore.nn import init
+
+try:
+    import torch
+except ImportError:
+    pytest.skip("torch is not installed: nothing to compare with", allow_module_level=True)
+
+TF = torch.nn.functional
+EPS = {np.dtype(np.float32): 2.0**-24, np.dtype(np.float64): 2.0**-53}
+
+
+def to_torch(a, grad=False):
+    t = torch.from_numpy(np.array(a, order="C"))
+    return t.requires_grad_() if grad else t
+
+
+def close(got, want, roundings):
+    """Both sides round at most `roundings` times, each relative to the largest magnitude."""
+    got, want = np.asarray(got), want.detach().numpy() if isinstance(want, torch.Tensor) else np.asarray(want)
+    assert got.shape == want.shape
+    assert got.dtype == want.dtype
+    if got.size:
+        scale = max(float(np.abs(want).max()), 1.0)
+        np.testing.assert_allclose(got, want, rtol=0, atol=2 * roundings * EPS[got.dtype] * scale)
+
+
+# ---- outputs and gradients of operations ----
+
+
+OPERATIONS = {
+    "exp": (lambda x: x.exp(), 1),
+    "log": (lambda x: (x * x + 0.1).log(), 1),
+    "tanh": (lambda x: x.tanh(), 1),
+    "sigmoid": (lambda x: x.sigmoid(), 1),
+    "relu": (lambda x: x.relu(), 1),
+    "sqrt": (lambda x: (x * x + 0.1).sqrt(), 1),
+    "softmax": (lambda x: x.softmax(-1), 1),
+    "softmax 0": (lambda x: x.softmax(0), 1),
+    "log_softmax": (lambda x: x.log_softmax(1), 1),
+    "sum": (lambda x: x.sum(), 1),
+    "sum 0": (lambda x: x.sum(0), 1),
+    "mean": (lambda x: x.mean(1, keepdim=True), 1),
+    "var": (lambda x: x.var(1), 1),
+    "std": (lambda x: x.std(0, correction=0), 1),
+    "max": (lambda x: x.max(1)[0], 1),
+    "min": (lambda x: x.min(), 1),
+    "clamp": (lambda x: x.clamp(-0.5, 0.5), 1),
+    "abs": (lambda x: x.abs(), 1),
+    "pow": (lambda x: (x.abs() + 0.1) ** 2.5, 1),
+    "cube": (lambda x: x**3, 1),
+    "index": (lambda x: x[[0, 2, 0], [1, 1, 1]], 1),
+    "slice": (lambda x: x[1:, ::2], 1),
+    "reshape": (lambda x: x.T.reshape(-1), 1),
+    "expand": (lambda x: x[:, None].expand(5, 2, 4), 1),
+    "add": (lambda x, y: x + y, 2),
+    "sub": (lambda x, y: x.sub(y, alpha=2), 2),
+    "mul": (lambda x, y: x * y, 2),
+    "div": (lambda x, y: x / (y * y + 1), 2),
+    "matmul": (lambda x, y: x @ y.T, 2),
+    "maximum": (lambda x, y: x.maximum(y), 2),
+    "broadcast": (lambda x, y: x * y[0] + y[:, :1], 2),
+    "rpow": (lambda x: 1.5**x, 1),
+    "rdiv": (lambda x: 1 / (x * x + 1), 1),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations(name, dtype):
+    fn, n = OPERATIONS[name]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((5, 4)).astype(dtype) for _ in range(n)]
+    ours = [nncore.tensor(a, requires_grad=True) for a in arrays]
+    theirs = [to_torch(a, True) for a in arrays]
+    y, z = fn(*ours), fn(*theirs)
+    close(y.detach().numpy(), z, 64)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    y.backward(dy)
+    z.backward(to_torch(dy))
+    for a, b in zip(ours, theirs):
+        close(a.grad.numpy(), b.grad, 64)
+
+
+TINY = 2.0**-126  # below it kernels flush to zero
+SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-30, 88.0, -104.0, 3e38, -3e38, 1.0, -1.0], np.float32)
+
+
+@pytest.mark.parametrize(
+    "name", ["exp", "log", "tanh", "sigmoid", "relu", "sqrt", "abs", "square", "neg", "reciprocal"]
+)
+def test_special_values(name):
+    """NaN, infinities and zeros come out where torch has them, forward and backward."""
+    ours, theirs = nncore.tensor(SPECIAL, requires_grad=True), to_torch(SPECIAL, True)
+    y, z = getattr(ours, name)(), getattr(theirs, name)()
+    np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-6, atol=TINY)
+    y.backward(np.ones(12))
+    z.backward(torch.ones(12))
+    want = theirs.grad.numpy()
+    if name == "abs":
+        want = np.where(np.isnan(SPECIAL), SPECIAL, want)  # torch's sign of NaN is 0: its NaN would go unnoticed
+    np.testing.assert_allclose(ours.grad.numpy(), want, rtol=1e-6, atol=TINY)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 3, 5), (2, 3, 2, 2)])
+def test_losses(shape, reduction):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape)
+    d = min(1, len(shape) - 1)
+    t = np.asarray(rng.integers(0, 3, shape[:d] + shape[d + 1 :]))
+    soft = rng.random(shape)
+    for ours_fn, theirs_fn, target in [
+        (F.cross_entropy, TF.cross_entropy, t),
+        (F.cross_entropy, TF.cross_entropy, soft),
+        (F.mse_loss, TF.mse_loss, soft),
+        (F.nll_loss, TF.nll_loss, t),
+    ]:
+        a, b = nncore.tensor(x, requires_grad=True), to_torch(x, True)
+        y, z = ours_fn(a, target, reduction=reduction), theirs_fn(b, to_torch(target), reduction=reduction)
+        close(y.detach().numpy(), z, 64)
+        dy = rng.standard_normal(y.shape)
+        y.backward(dy)
+        z.backward(to_torch(dy))
+        close(a.grad.numpy(), b.grad, 64)
+
+
+@pytest.mark.parametrize(
+    "s, t",
+    [((3,), (3,)), ((2, 3), (3,)), ((3,), (4, 3, 2)), ((5, 1, 2, 3), (4, 3, 2)), ((0, 3), (3, 2)), ((2, 0), (0, 3))],
+)
+def test_matmul(s, t):
+    rng = np.random.default_rng(0)
+    arrays = rng.standard_normal(s), rng.standard_normal(t)
+    ours = [nncore.tensor(a, requires_grad=True) for a in arrays]
+    theirs = [to_torch(a, True) for a in arrays]
+    y, z = ours[0] @ ours[1], theirs[0] @ theirs[1]
+    close(y.detach().numpy(), z, 64)
+    dy = rng.standard_normal(y.shape)
+    y.backward(dy)
+    z.backward(to_torch(np.asarray(dy)))
+    for a, b in zip(ours, theirs):
+        close(a.grad.numpy(), b.grad, 64)
+
+
+# ---- nets ----
+
+
+def nets():
+    ours = nn.Sequential(
+        nn.Flatten(), nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 30, bias=False), nn.Tanh(), nn.Linear(30, 3)
+    )
+    t = torch.nn
+    theirs = t.Sequential(
+        t.Flatten(), t.Linear(12, 40), t.ReLU(), t.Linear(40, 30, bias=False), t.Tanh(), t.Linear(30, 3)
+    )
+    return ours, theirs
+
+
+def share(ours, theirs):
+    """torch's weights, through the state_dict: same names, same layouts."""
+    state = {n: v.numpy() for n, v in theirs.state_dict().items()}
+    assert list(state) == list(ours.state_dict())
+    assert ours.load_state_dict(state) == ([], [])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nets(dtype):
+    torch.manual_seed(0)
+    ours, theirs = nets()
+    if dtype == np.float64:
+        ours.double(), theirs.double()
+    share(ours, theirs)
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((20, 3, 4)).astype(dtype), rng.integers(0, 3, 20)
+    a, b = nncore.tensor(x, requires_grad=True), to_torch(x, True)
+    y, z = ours(a), theirs(b)
+    close(y.detach().numpy(), z, 200)
+    F.cross_entropy(y, t).backward()
+    TF.cross_entropy(z, to_torch(t)).backward()
+    close(a.grad.numpy(), b.grad, 200)
+    for (n, p), (m, q) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        assert n == m
+        close(p.grad.numpy(), q.grad, 200)
+    theirs.load_state_dict({n: torch.from_numpy(v) for n, v in ours.state_dict().items()})  # and back
+
+
+OPTIMIZERS = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.05, "momentum": 0.9}),
+    ("SGD", {"lr": 0.05, "momentum": 0.9, "dampening": 0.3}),
+    ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    ("SGD", {"lr": 0.1, "maximize": True}),
+    ("Adam", {}),
+    ("Adam", {"lr": 0.01, "weight_decay": 0.1}),
+    ("Adam", {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-4, "maximize": True}),
+    ("AdamW", {}),
+    ("AdamW", {"lr": 0.01, "weight_decay": 0.2}),
+]
+
+
+@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=[f"{n} {o}" for n, o in OPTIMIZERS])
+def test_trajectories(name, options):
+    """30 steps in float64. One step multiplies a difference by at most 1 + lr |curvature| (about 1.2 here)."""
+    torch.manual_seed(0)
+    ours, theirs = nets()
+    ours.double(), theirs.double()
+    share(ours, theirs)
+    opt, tpt = (
+        getattr(optim, name)(ours.parameters(), **options),
+        getattr(torch.optim, name)(theirs.parameters(), **options),
+    )
+    rng = np.random.default_rng(0)
+    start = ours.state_dict()
+    for _ in range(30):
+        x, t = rng.standard_normal((16, 12)), rng.integers(0, 3, 16)
+        opt.zero_grad(), tpt.zero_grad()
+        loss, other = F.cross_entropy(ours(x), t), TF.cross_entropy(theirs(to_torch(x)), to_torch(t))
+        loss.backward(), other.backward()
+        opt.step(), tpt.step()
+        assert loss.item() == pytest.approx(other.item(), rel=1e-9)
+    for n, v in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[n], v.numpy(), rtol=0, atol=64 * 2.0**-53 * 1.2**30 * 10)
+        assert not np.allclose(start[n], v.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=[f"{n} {o}" for n, o in OPTIMIZERS])
+def test_optimizer_state_crosses_over(name, options):
+    """torch's optimizer state, as arrays, continues here."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((4, 3))
+    grads = rng.standard_normal((6, 4, 3))
+    q = torch.nn.Parameter(to_torch(a))
+    tpt = getattr(torch.optim, name)([q], **options)
+    for g in grads[:3]:
+        q.grad = to_torch(g)
+        tpt.step()
+    saved = tpt.state_dict()
+    state = {
+        i: {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in s.items()} for i, s in saved["state"].items()
+    }
+    known = optim.__dict__[name]([nn.Parameter([1.0])]).param_groups[0]
+    groups = [{k: v for k, v in g.items() if k in known} for g in saved["param_groups"]]
+    p = nn.Parameter(q.detach().numpy())
+    opt = getattr(optim, name)([p])
+    opt.load_state_dict({"state": state, "param_groups": groups})
+    for g in grads[3:]:
+        q.grad, p.grad = to_torch(g), nncore.tensor(g)
+        tpt.step(), opt.step()
+    close(p.numpy(), q, 64)
+
+
+# ---- names and defaults ----
+
+# (ours, parameter): why it differs from torch's
+DIFFERENT = {
+    ("Softmax", "dim"): "torch warns and guesses for None; the last axis is what everybody means",
+    ("LogSoftmax", "dim"): "as Softmax",
+    ("softmax", "dim"): "as Softmax",
+    ("log_softmax", "dim"): "as Softmax",
+    ("Linear", "dtype"): "there is no global default dtype: float32",
+}
+# functions that torch implements in C, without a signature to read
+IN_C = {
+    "flatten": lambda input, start_dim=0, end_dim=-1: None,  # torch.flatten
+    "linear": lambda input, weight, bias=None: None,
+}
+
+
+def parameters(obj):
+    target = obj.__init__ if isinstance(obj, type) and obj.__init__ is not object.__init__ else obj
+    found = inspect.signature(target).parameters.values()
+    return {p.name: p for p in found if p.name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+PAIRS = [
+    *((f"nn.{n}", getattr(nn, n), getattr(torch.nn, n)) for n in nn.__all__ if n not in ("functional", "init")),
+    *((f"F.{n}", getattr(F, n), IN_C.get(n) or getattr(TF, n)) for n in F.__all__),
+    *((f"optim.{n}", getattr(optim, n), getattr(torch.optim, n)) for n in optim.__all__),
+    *(
+        (f"init.{n}", getattr(init, n), getattr(torch.nn.init, n))
+        for n, v in vars(init).items()
+        if inspect.isfunction(v) and not n.startswith("_") and v.__module__ == init.__name__
+    ),
+]
+
+
+@pytest.mark.parametrize("name, ours, theirs", PAIRS, ids=[p[0] for p in PAIRS])
+def test_signatures(name, ours, theirs):
+    """Our parameters are torch's, in torch's order and with torch's defaults, though not all of torch's are here."""
+    mine, torchs = parameters(ours), parameters(theirs)
+    short = name.split(".")[1]
+    assert [p for p in mine if p not in torchs] == [], "names that torch does not have"
+    assert list(mine) == [p for p in torchs if p in mine], "another order"
+    for n, p in mine.items():
+        if p.default != torchs[n].default and not (p.default is p.empty and torchs[n].default is None):
+            assert DIFFERENT.get((short, n)), f"{n}: default {p.default!r}, torch's {torchs[n].default!r}"
+
+
+METHODS = [n for n in dir(nncore.Tensor) if not n.startswith("_")]
+
+
+def test_tensor_methods_are_torchs():
+    """What Tensor has, torch.Tensor has under the same name."""
+    ours_only = {n for n in METHODS if not hasattr(torch.Tensor, n) and not hasattr(torch.ones(1), n)}
+    assert ours_only <= {"strides"}  # NumPy's
+
+
+def test_module_methods_are_torchs():
+    assert {n for n in dir(nn.Module) if not n.startswith("_") and not hasattr(torch.nn.Module, n)} == set()
+    assert {n for n in dir(optim.SGD) if not n.startswith("_") and not hasattr(torch.optim.SGD, n)} <= {"check_options"}
+
+
+@pytest.mark.parametrize("name", ["linear", "relu", "tanh", "sigmoid", "selu", "leaky_relu"])
+def test_gains(name):
+    assert init.calculate_gain(name) == pytest.approx(torch.nn.init.calculate_gain(name), rel=1e-15)
+
+
+def test_indexing_like_torch():
+    """Where torch and NumPy agree, so do we: arrays, masks, None and Ellipsis."""
+    a = np.arange(24.0).reshape(2, 3, 4)
+    ours, theirs = nncore.tensor(a), to_torch(a)
+    for key in [
+        (..., [0, 1]),
+        (None, 1),
+        ([1, 0, 1],),
+        (slice(None), [0, 2], 1),
+        (a > 5,),
+        ([0, 1], slice(None), [1, 2]),
+    ]:
+        np.testing.assert_array_equal(
+            ours[key].numpy(),
+            theirs[tuple(torch.tensor(k) if isinstance(k, list | np.ndarray) else k for k in key)].numpy(),
+        )

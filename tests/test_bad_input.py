@@ -151,7 +151,7 @@ CALLS = [
     (lambda net, opt: nn.Softmax("a"), "dim"),
     (lambda net, opt: nn.Flatten(1.5), "start_dim"),
     (lambda net, opt: F.flatten(x, 5), "start_dim"),
-    (lambda net, opt: nn.MSELoss("average"), "reduction"),
+    (lambda net, opt: nn.MSELoss(reduction="average"), "reduction"),
     (lambda net, opt: nn.CrossEntropyLoss(reduction=None), "reduction"),
     (lambda net, opt: F.mse_loss(x, x, reduction="max"), "reduction"),
     (lambda net, opt: F.mse_loss(x, x.T), "target"),

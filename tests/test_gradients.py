@@ -304,7 +304,7 @@ MODULES = {
     ),
     "nn.MSELoss": (_double(nn.MSELoss), (N(3, 2), N(3, 2, salt=1))),
     "nn.CrossEntropyLoss": (_double(nn.CrossEntropyLoss), (N(3, 4), nncore.tensor([0, 3, 1]))),
-    "nn.NLLLoss": (_double(lambda: nn.NLLLoss("sum")), (N(3, 4), nncore.tensor([0, 3, 1]))),
+    "nn.NLLLoss": (_double(lambda: nn.NLLLoss(reduction="sum")), (N(3, 4), nncore.tensor([0, 3, 1]))),
 }
 
 EXEMPT = {

@@ -525,9 +525,9 @@ def test_losses():
     np.testing.assert_allclose(F.cross_entropy(x, p).item(), -(p * logp).sum(1).mean(), rtol=1e-12)
     y = rng.standard_normal((5, 3))
     np.testing.assert_allclose(nn.MSELoss()(x, y).item(), ((x - y) ** 2).mean(), rtol=1e-12)
-    np.testing.assert_allclose(nn.MSELoss("sum")(x, y).item(), ((x - y) ** 2).sum(), rtol=1e-12)
-    np.testing.assert_allclose(nn.MSELoss("none")(x, y).numpy(), (x - y) ** 2, rtol=1e-12)
-    assert repr(nn.MSELoss("sum")) == "MSELoss(reduction='sum')"
+    np.testing.assert_allclose(nn.MSELoss(reduction="sum")(x, y).item(), ((x - y) ** 2).sum(), rtol=1e-12)
+    np.testing.assert_allclose(nn.MSELoss(reduction="none")(x, y).numpy(), (x - y) ** 2, rtol=1e-12)
+    assert repr(nn.MSELoss(reduction="sum")) == "MSELoss(reduction='sum')"
 
 
 def test_cross_entropy_shapes():

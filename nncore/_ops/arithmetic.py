@@ -24,6 +24,11 @@ def sum_to(g, shape):
     return g
 
 
+def crosswise(a, b):
+    """What the backward of a product reads: each factor for the other's gradient only."""
+    return tuple(t for t, other in ((a, b), (b, a)) if other.requires_grad)
+
+
 def _unary(name, doc, saves="input"):
     """An elementwise function whose backward kernel `name_backward` takes dy and the input (or the output)."""
     op, back = OPS[name], OPS[name + "_backward"]
@@ -149,7 +154,7 @@ def mul(input, other):
             sum_to(ewise(OPS["mul"], dy, a), b.shape) if b.requires_grad else None,
         )
 
-    return _tape.record(ewise(OPS["mul"], a, b), "mul", (a, b), backward, (a, b))
+    return _tape.record(ewise(OPS["mul"], a, b), "mul", (a, b), backward, crosswise(a, b))
 
 
 def div(input, other):

@@ -5,7 +5,7 @@ from nncore._core import dense
 from nncore._core.elementwise import contiguous
 from nncore._core.reduction import SUM, reduce
 from nncore._ops._check import as_float, as_tensor
-from nncore._ops.arithmetic import sum_to
+from nncore._ops.arithmetic import crosswise, sum_to
 
 
 def _swap(t):
@@ -107,7 +107,7 @@ def matmul(input, other):
                 db = sum_to(_product(_swap(a), dy), b.shape)
         return da, db
 
-    return _tape.record(_product(a, b), "matmul", (a, b), backward, (a, b))
+    return _tape.record(_product(a, b), "matmul", (a, b), backward, crosswise(a, b))
 
 
 def linear(input, weight, bias=None):
@@ -159,4 +159,4 @@ def linear(input, weight, bias=None):
             db = reduce(SUM, dy2, 0, 1)[0]
         return dx, dw, db
 
-    return _tape.record(y, "linear", (x, w, b), backward, (x, w))
+    return _tape.record(y, "linear", (x, w, b), backward, crosswise(x, w))

@@ -13,7 +13,7 @@ from nncore._ops.shape import permute, reshape
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def mse_loss(input, target, reduction="mean"):
+def mse_loss(input, target, *, reduction="mean"):
     """(input - target)^2, averaged, summed or as it is.
 
     Args:
@@ -56,7 +56,7 @@ def _rows_of_classes(x, t, indices):
     return x, t
 
 
-def cross_entropy(input, target, reduction="mean"):
+def cross_entropy(input, target, *, reduction="mean"):
     """-log softmax(input)[target], from logits.
 
     Args:
@@ -111,7 +111,7 @@ def _soft_cross_entropy(x, t, where, reduction):
     return sum_(losses) if reduction == "sum" else losses.mean()
 
 
-def nll_loss(input, target, reduction="mean"):
+def nll_loss(input, target, *, reduction="mean"):
     """-input[target], from log probabilities; arguments and errors as cross_entropy's with class indices.
 
     >>> import nncore

@@ -6,9 +6,9 @@
     dropout(input, p=0.5, training=True)         zeroes with probability p, scales the rest by 1 / (1 - p)
     flatten(input, start_dim=0, end_dim=-1)      axes joined
     linear(input, weight, bias=None)             x [*, I], weight [O, I], bias [O]: x weight^T + bias, [*, O]
-    cross_entropy(input, target, reduction)      -log softmax(input)[target], from logits
-    nll_loss(input, target, reduction)           -input[target]
-    mse_loss(input, target, reduction)           (input - target)^2
+    cross_entropy(input, target, *, reduction)      -log softmax(input)[target], from logits
+    nll_loss(input, target, *, reduction)           -input[target]
+    mse_loss(input, target, *, reduction)           (input - target)^2
 
 Each raises ValueError or TypeError, naming the argument, for shapes, dtypes and values it cannot take.
 

@@ -11,6 +11,7 @@ from nncore import _random
 from nncore._core import elementwise, rng
 from nncore._core.tensor import TensorBase, from_array, new_empty
 from nncore._ops._check import FLOAT64, number, one_of
+from nncore._ops.shape import writable
 
 _GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75}
 
@@ -20,6 +21,7 @@ def _check(tensor):
         raise TypeError(f"tensor: expected a Tensor, got {type(tensor).__name__}")
     if not tensor._floating:
         raise TypeError(f"tensor: expected float32 or float64, got {tensor.dtype}")
+    writable(tensor)
     return tensor
 
 

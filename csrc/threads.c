@@ -20,6 +20,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #ifdef __SSE__
 #include <xmmintrin.h>
@@ -42,10 +43,13 @@ static struct {
     _Alignas(64) _Atomic int arrived;
     _Atomic int sleeping;
     pthread_mutex_t busy, sleep_lock;
-    pthread_cond_t wake;
-    int workers; /* under busy */
+    pthread_cond_t wake, wanted; /* a job; a job for a team as large as the surplus workers' numbers */
+    int workers;                 /* under busy */
     uint32_t epoch;
-} team = {.busy = PTHREAD_MUTEX_INITIALIZER, .sleep_lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} team = {.busy = PTHREAD_MUTEX_INITIALIZER,
+          .sleep_lock = PTHREAD_MUTEX_INITIALIZER,
+          .wake = PTHREAD_COND_INITIALIZER,
+          .wanted = PTHREAD_COND_INITIALIZER};
 
 static _Atomic int wanted;          /* threads asked for; 0: not yet set */
 static _Atomic int openmp_when_set; /* omp_get_max_threads() at that time */
@@ -73,23 +77,40 @@ static int64_t now_ns(void)
 
 /* ---- how many ---- */
 
-/* CPUs that the control group's quota allows, rounded up; a large number if there is none. */
-static int cgroup_quota(void)
+/* CPUs that the control group's quota allows, rounded up; MAX_THREADS if there is none. */
+static int quota_of(const char *file)
 {
     long quota = -1, period = 0;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (f) {
-        if (fscanf(f, "%ld %ld", &quota, &period) != 2) quota = -1; /* "max" */
-        fclose(f);
-    } else if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
+    FILE *f = fopen(file, "r");
+    if (!f) return MAX_THREADS;
+    if (fscanf(f, "%ld %ld", &quota, &period) != 2) quota = -1; /* "max" */
+    fclose(f);
+    return quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : MAX_THREADS;
+}
+
+static int cgroup_quota(void)
+{
+    char line[512], file[600];
+    int n = quota_of("/sys/fs/cgroup/cpu.max");
+    FILE *f = fopen("/proc/self/cgroup", "r"); /* version 2: a line "0::/path" */
+    while (f && fgets(line, sizeof line, f)) {
+        line[strcspn(line, "\n")] = 0;
+        if (strncmp(line, "0::/", 4) != 0 || line[4] == 0) continue;
+        snprintf(file, sizeof file, "/sys/fs/cgroup%s/cpu.max", line + 3);
+        if (quota_of(file) < n) n = quota_of(file);
+    }
+    if (f) fclose(f);
+    long quota = -1, period = 0; /* version 1 */
+    if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
         if (fscanf(f, "%ld", &quota) != 1) quota = -1;
         fclose(f);
         if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r"))) {
             if (fscanf(f, "%ld", &period) != 1) period = 0;
             fclose(f);
         }
+        if (quota > 0 && period > 0 && (quota + period - 1) / period < n) n = (int)((quota + period - 1) / period);
     }
-    return quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : MAX_THREADS;
+    return n;
 }
 
 static int default_threads(void)
@@ -172,6 +193,12 @@ static void worker(int tid)
     uint64_t seen = atomic_load(&team.word) >> 40;
     for (;;) {
         take_part(tid);
+        if (tid >= atomic_load(&team.threads)) { /* surplus: neither spins nor is woken by every job */
+            pthread_mutex_lock(&team.sleep_lock);
+            while (tid >= atomic_load(&team.threads)) pthread_cond_wait(&team.wanted, &team.sleep_lock);
+            pthread_mutex_unlock(&team.sleep_lock);
+            seen = (atomic_load(&team.word) >> 40) - 1; /* look at the job that woke it */
+        }
         int64_t until = now_ns() + NN_SPIN_NS;
         for (int i = 0; atomic_load(&team.word) >> 40 == seen; i++) {
             relax();
@@ -246,15 +273,16 @@ void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanosecon
     if (team.workers + 1 < n) n = team.workers + 1;
     atomic_store(&team.task, task);
     atomic_store(&team.ctx, ctx);
-    atomic_store(&team.threads, n);
+    int grown = n > atomic_exchange(&team.threads, n);
     atomic_store(&team.rendezvous, atomic_load(&threshold) == 0);
     atomic_store(&team.arrived, 0);
     atomic_store(&team.done, 0);
     team.epoch = (team.epoch + 1) & 0xffffff;
     atomic_store(&team.word, WORD(team.epoch, chunks, 0));
-    if (atomic_load(&team.sleeping)) {
+    if (grown || atomic_load(&team.sleeping)) {
         pthread_mutex_lock(&team.sleep_lock);
         pthread_cond_broadcast(&team.wake);
+        if (grown) pthread_cond_broadcast(&team.wanted);
         pthread_mutex_unlock(&team.sleep_lock);
     }
     inside = 1;
@@ -275,6 +303,7 @@ static void child_after_fork(void)
     pthread_mutex_init(&team.busy, NULL);
     pthread_mutex_init(&team.sleep_lock, NULL);
     pthread_cond_init(&team.wake, NULL);
+    pthread_cond_init(&team.wanted, NULL);
     atomic_store(&team.sleeping, 0);
     team.workers = 0;
 }

@@ -1,5 +1,6 @@
 """Threads, memory, and what the build and the machine are."""
 
+import os
 import platform
 
 import numpy as np
@@ -24,12 +25,19 @@ def set_num_threads(n):
     runtime.set_num_threads(min(integer(n, "n", 1), 256))
 
 
+def _threads_reason():
+    """What the default number of threads follows from."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS")
+    return (f"OMP_NUM_THREADS={asked}; " if asked else "") + f"{cpus} CPUs allowed; set_num_threads changes it"
+
+
 def show_config():
     """Prints what was built, what was chosen and why; returns the same as a dict.
 
     >>> sorted(show_config())  # doctest: +ELLIPSIS
     nncore ...
-    ['built', 'isa', 'isa_reason', 'machine', 'numpy', 'python', 'threads', 'version']
+    ['built', 'isa', 'isa_reason', 'machine', 'numpy', 'python', 'threads', 'threads_reason', 'version']
     """
     from nncore import __version__
 
@@ -39,6 +47,7 @@ def show_config():
         "isa_reason": runtime.ISA_REASON,
         "built": {name: "supported" if ok else "not supported here" for name, ok in runtime.built_isas()},
         "threads": get_num_threads(),
+        "threads_reason": _threads_reason(),
         "machine": platform.machine(),
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -46,7 +55,7 @@ def show_config():
     print(f"nncore {config['version']} on {config['machine']}, Python {config['python']}, NumPy {config['numpy']}")
     print(f"  instruction set: {config['isa']} ({config['isa_reason']}; NNCORE_ISA lowers it)")
     print("  built for: " + ", ".join(f"{k} ({v})" for k, v in config["built"].items()))
-    print(f"  threads: {config['threads']}")
+    print(f"  threads: {config['threads']} ({config['threads_reason']})")
     return config
 
 

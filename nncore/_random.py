@@ -5,7 +5,7 @@ import numpy as np
 
 from nncore._core import rng
 from nncore._core.tensor import new_empty
-from nncore._ops._check import FLOAT32, FLOAT64, float_code, integer, number, shape_arg
+from nncore._ops._check import FLOAT64, float_code, integer, number, shape_arg
 
 
 class Generator:
@@ -94,24 +94,26 @@ def normal(shape, mean=0.0, std=1.0, dtype=np.float32, generator=None):
     return fill(t, rng.NORMAL, number(mean, "mean"), number(std, "std", 0), generator)
 
 
-def rand(*shape, dtype=np.float32, generator=None):
+def rand(*shape, dtype=np.float32, generator=None, requires_grad=False):
     """Numbers uniform on [0, 1).
 
     >>> import nncore
     >>> nncore.rand(2, 3).shape
     (2, 3)
     """
-    return uniform(shape_arg(shape), dtype=dtype, generator=generator)
+    t = uniform(shape_arg(shape), dtype=dtype, generator=generator)
+    return t.requires_grad_() if requires_grad else t
 
 
-def randn(*shape, dtype=np.float32, generator=None):
+def randn(*shape, dtype=np.float32, generator=None, requires_grad=False):
     """Numbers of the standard normal distribution.
 
     >>> import nncore
     >>> nncore.randn(2, 3).shape
     (2, 3)
     """
-    return normal(shape_arg(shape), dtype=dtype, generator=generator)
+    t = normal(shape_arg(shape), dtype=dtype, generator=generator)
+    return t.requires_grad_() if requires_grad else t
 
 
 def permutation(n, generator=None):
@@ -132,4 +134,4 @@ def randperm(n, generator=None):
     return from_array(permutation(n, generator))
 
 
-__all__ = ["FLOAT32", "Generator", "get_rng_state", "manual_seed", "rand", "randn", "randperm", "set_rng_state"]
+__all__ = ["Generator", "get_rng_state", "manual_seed", "rand", "randn", "randperm", "set_rng_state"]

@@ -13,10 +13,10 @@ from heapq import heappop, heappush
 from nncore._core.elementwise import ewise
 from nncore._core.elementwise import copy_into as _copy_into
 
-from cpython.ref cimport Py_REFCNT
+from cpython.object cimport PyObject
 
 from nncore._core.c cimport NN_FLOAT64, NN_OP_add, NN_OP_fill
-from nncore._core.tensor cimport Storage, TensorBase, empty_like
+from nncore._core.tensor cimport Storage, TensorBase, empty_like, overlaps
 
 cdef extern from *:
     """
@@ -88,7 +88,7 @@ cdef Node _node(str name, tuple inputs, backward, tuple saved, int n_outputs):
     node.saved = saved
     node.n_outputs = n_outputs
     if saved:
-        node.versions = [(<TensorBase>s).storage.version for s in saved]
+        node.versions = [((<TensorBase>s).storage, (<TensorBase>s).storage.version) for s in saved]
     return node
 
 
@@ -119,6 +119,7 @@ def record(out, str name, tuple inputs, backward, tuple saved=()):
         result = []
         for i, o in enumerate(out):
             t = o
+            t.storage.shielded = True
             if t.code <= NN_FLOAT64:
                 for s in saved:
                     if s is t:
@@ -131,6 +132,7 @@ def record(out, str name, tuple inputs, backward, tuple saved=()):
         return tuple(result)
     node = _node(name, inputs, backward, saved, 1)
     t = out
+    t.storage.shielded = True
     for s in saved:
         if s is out:  # backward holds the result: a second name outside the graph, or they would hold each other
             t = t.alias()
@@ -148,9 +150,12 @@ cdef int _accumulate(TensorBase leaf, TensorBase g) except -1:
     for i in range(g.ndim):
         if g.dims[i] != leaf.dims[i]:
             raise RuntimeError(f"backward gave a gradient of shape {g.shape} for a tensor of shape {leaf.shape}")
-    if leaf.grad_ is not None:
+    if leaf.grad_ is not None and overlaps(leaf.grad_):  # somebody's expanded tensor: not to be added to in place
+        leaf.grad_ = ewise(NN_OP_add, leaf.grad_, g)
+    elif leaf.grad_ is not None:
         ewise(NN_OP_add, leaf.grad_, g, None, 0, 0, leaf.grad_)
-    elif Py_REFCNT(g) <= 2 and Py_REFCNT(g.storage) == 1 and g.contiguous():  # held by `grads` and `g` alone
+    elif (<PyObject *>g).ob_refcnt <= 2 and (<PyObject *>g.storage).ob_refcnt == 1 and g.contiguous():
+        # held by `grads` and `g` alone
         leaf.grad_ = g
     else:
         own = empty_like(leaf)
@@ -164,10 +169,14 @@ def _check_saved(Node node):
     cdef TensorBase t
     for i in range(len(node.saved)):
         t = node.saved[i]
-        if t.storage.version != node.versions[i]:
+        storage, version = node.versions[i]
+        if t.storage is not storage:
+            raise RuntimeError(f"{node.name}: a tensor of shape {t.shape} that backward needs was converted in place after "
+                               "it was used; convert the model before the forward pass")
+        if t.storage.version != version:
             raise RuntimeError(
                 f"{node.name}: a tensor of shape {t.shape} that backward needs was changed in place after it was used "
-                f"(version {node.versions[i]} when used, {t.storage.version} now); work on a copy of it")
+                f"(version {version} when used, {t.storage.version} now); work on a copy of it")
 
 
 def backward(TensorBase root, TensorBase gradient, bint retain_graph):

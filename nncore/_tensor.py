@@ -289,17 +289,21 @@ class Tensor(TensorBase):
     def __abs__(self):
         return arithmetic.abs(self)
 
+    def _in_graph(self):
+        """Whether writing here would break the graph: then `h += x` makes a new h."""
+        return self.grad_fn is not None and _tape.is_grad_enabled()
+
     def __iadd__(self, other):
-        return self.add_(other)
+        return NotImplemented if self._in_graph() else self.add_(other)
 
     def __isub__(self, other):
-        return self.sub_(other)
+        return NotImplemented if self._in_graph() else self.sub_(other)
 
     def __imul__(self, other):
-        return self.mul_(other)
+        return NotImplemented if self._in_graph() else self.mul_(other)
 
     def __itruediv__(self, other):
-        return self.div_(other)
+        return NotImplemented if self._in_graph() else self.div_(other)
 
     def __eq__(self, other):
         return _or_not(arithmetic.eq, self, other)

@@ -72,8 +72,8 @@ OPS = {
     "pow_backward_a": lambda a, b, c, s, t: np.where(c == 0, 0, a * c * np.power(b, c - 1)),
     "pow_backward_b": lambda a, b, c, s, t: np.where(b == 0, 0, a * c * np.log(b)),
     "max_backward": lambda a, b, c, s, t: np.where(b == c, a, 0),
-    "maximum_backward": lambda a, b, c, s, t: a * np.where(b > c, 1.0, np.where(b == c, 0.5, 0.0)),
-    "minimum_backward": lambda a, b, c, s, t: a * np.where(b < c, 1.0, np.where(b == c, 0.5, 0.0)),
+    "maximum_backward": lambda a, b, c, s, t: a * np.where(b < c, 0.0, np.where(b == c, 0.5, 1.0)),
+    "minimum_backward": lambda a, b, c, s, t: a * np.where(b > c, 0.0, np.where(b == c, 0.5, 1.0)),
     "clamp_backward": lambda a, b, c, s, t: np.where((b >= s) & (b <= t), a, 0),
     "mse_backward": lambda a, b, c, s, t: a * s * (b - c),
 }
@@ -95,6 +95,74 @@ def matmul(a, b):
     a, b = wide(a), wide(b)
     with np.errstate(all="ignore"):
         return np.matmul(a, b), np.matmul(np.abs(a), np.abs(b))
+
+
+# ---- convolution: (result, sum of the terms' magnitudes), one tap of the kernel after another ----
+
+
+def _steps(tap, stride, dilation, out):
+    """Where a tap meets the padded input, at each point of the result."""
+    starts = [t * d for t, d in zip(tap, dilation)]
+    return (..., *(slice(a, a + s * (n - 1) + 1, s) for a, s, n in zip(starts, stride, out)))
+
+
+def _grouped(a, groups):
+    """[N, channels, spatial] as [N, groups, channels of one, points]."""
+    return a.reshape(len(a), groups, a.shape[1] // groups, int(np.prod(a.shape[2:])))
+
+
+def _twice(f, a, b):
+    a, b = wide(a), wide(b)
+    with np.errstate(all="ignore"):
+        return f(a, b), f(np.abs(a), np.abs(b))
+
+
+def conv(x, w, stride, padding, dilation, groups=1):
+    """x [N, C, spatial], w [K, C / groups, kernel]; padding: (in front, behind) of each axis."""
+    kernel = w.shape[2:]
+    sizes = zip(x.shape[2:], kernel, stride, padding, dilation)
+    out = [(n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
+
+    def f(x, w):
+        x = np.pad(x, [(0, 0), (0, 0), *padding])
+        y = np.zeros((len(x), groups, len(w) // groups, int(np.prod(out))), x.dtype)
+        for tap in np.ndindex(*kernel):
+            seen = _grouped(x[_steps(tap, stride, dilation, out)], groups)
+            y += np.matmul(w[(..., *tap)].reshape(groups, -1, w.shape[1]), seen)
+        return y.reshape(len(x), len(w), *out)
+
+    return _twice(f, x, w)
+
+
+def conv_input_gradient(dy, w, size, stride, padding, dilation, groups=1):
+    """The gradient for an input of spatial sizes `size`: each element of dy scattered to the inputs that it saw. The
+    transposed convolution of dy, too."""
+    out = dy.shape[2:]
+
+    def f(dy, w):
+        dx = np.zeros((len(dy), w.shape[1] * groups, *(n + sum(p) for n, p in zip(size, padding))), dy.dtype)
+        for tap in np.ndindex(*w.shape[2:]):
+            back = w[(..., *tap)].reshape(groups, len(w) // groups, w.shape[1]).transpose(0, 2, 1)
+            at = _steps(tap, stride, dilation, out)
+            dx[at] += np.matmul(back, _grouped(dy, groups)).reshape(dx[at].shape)
+        return dx[(..., *(slice(p[0], p[0] + n) for n, p in zip(size, padding)))]
+
+    return _twice(f, dy, w)
+
+
+def conv_weight_gradient(x, dy, kernel, stride, padding, dilation, groups=1):
+    """The gradient for a weight [K, C / groups, kernel]."""
+
+    def f(x, dy):
+        x = np.pad(x, [(0, 0), (0, 0), *padding])
+        dw = np.zeros((dy.shape[1], x.shape[1] // groups, *kernel), x.dtype)
+        for tap in np.ndindex(*kernel):
+            seen = _grouped(x[_steps(tap, stride, dilation, dy.shape[2:])], groups)
+            each = np.matmul(_grouped(dy, groups), seen.transpose(0, 1, 3, 2)).sum(0)
+            dw[(..., *tap)] = each.reshape(dw.shape[:2])
+        return dw
+
+    return _twice(f, x, dy)
 
 
 # ---- rows ----
@@ -215,3 +283,84 @@ def dropout_keep(n, p, seed, stream):
     w = _words(-(-n // 128), seed, stream)
     halves = np.stack([w & np.uint64(0xFFFF), w >> np.uint64(16)], 2)
     return halves.reshape(-1)[:n] >= int(p * 65536 + 0.5)
+
+
+# ---- pooling: a window is the list of its positions along each axis, and of its size with padding ----
+
+
+def pool_axis(n, kernel, stride, padding, dilation=1, ceil_mode=False):
+    """[(positions within the image, elements up to the end of the padding)] of the windows along an axis of n."""
+    windows, start = [], -padding
+    while True:
+        taps = [start + i * dilation for i in range(kernel)]
+        beyond = taps[-1] - (n + padding - 1)  # by so much the window sticks out of the padded axis
+        if beyond > 0 and not (ceil_mode and beyond < stride and start < n):
+            return windows
+        padded = sum(start + i < n + padding for i in range(kernel))
+        windows.append(([t for t in taps if 0 <= t < n], padded))
+        start += stride
+
+
+def pool_adaptive_axis(n, m):
+    """Window o is the elements [i, i + 1) that overlap [o n / m, (o + 1) n / m)."""
+    taps = [[i for i in range(n) if (i + 1) * m > o * n and i * m < (o + 1) * n] for o in range(m)]
+    return [(t, len(t)) for t in taps]
+
+
+def _pool_windows(size, axes):
+    """(index of the output, flat positions of its window in order, size with padding) of each output."""
+    for at in np.ndindex(*[len(a) for a in axes]):
+        chosen = [a[i] for a, i in zip(axes, at)]
+        grid = np.meshgrid(*[np.array(c[0], int) for c in chosen], indexing="ij")
+        yield at, np.ravel_multi_index([g.ravel() for g in grid], size), int(np.prod([c[1] for c in chosen]))
+
+
+def pool_max(x, axes):
+    """(maxima, flat positions): the first of equal elements, or the last NaN."""
+    flat, shape = x.reshape(*x.shape[:2], -1), (*x.shape[:2], *[len(a) for a in axes])
+    y, where = np.empty(shape, x.dtype), np.empty(shape, np.int64)
+    for at, window, _ in _pool_windows(x.shape[2:], axes):
+        v = flat[..., window]
+        nan = np.isnan(v)
+        last = len(window) - 1 - np.argmax(nan[..., ::-1], -1)
+        pick = np.where(nan.any(-1), last, np.argmax(v, -1))
+        y[(..., *at)] = np.take_along_axis(v, pick[..., None], -1)[..., 0]
+        where[(..., *at)] = window[pick]
+    return y, where
+
+
+def _pool_divisor(window, padded, include_pad, divisor):
+    return divisor if divisor is not None else padded if include_pad else len(window)
+
+
+def pool_avg(x, axes, include_pad=True, divisor=None):
+    """(means, means of |x|)."""
+    flat, shape = wide(x).reshape(*x.shape[:2], -1), (*x.shape[:2], *[len(a) for a in axes])
+    y, magnitude = np.empty(shape, flat.dtype), np.empty(shape, flat.dtype)
+    for at, window, padded in _pool_windows(x.shape[2:], axes):
+        v, by = flat[..., window], _pool_divisor(window, padded, include_pad, divisor)
+        y[(..., *at)], magnitude[(..., *at)] = v.sum(-1) / by, np.abs(v).sum(-1) / abs(by)
+    return y, magnitude
+
+
+def pool_max_backward(dy, where, size, order=1):
+    """dx in dy's precision, added to output by output, in order (-1: from the last): to be met bit for bit."""
+    dx = np.zeros((*dy.shape[:2], int(np.prod(size))), dy.dtype)
+    for n, c in np.ndindex(*dy.shape[:2]):
+        for to, g in list(zip(where[n, c].ravel(), dy[n, c].ravel()))[::order]:
+            dx[n, c, to] += g
+    return dx.reshape(*dy.shape[:2], *size)
+
+
+def pool_avg_backward(dy, axes, size, include_pad=True, divisor=None, precision=wide, order=1):
+    """(dx, the same of |dy|, how many windows an element is in), output by output in order (-1: from the last)."""
+    dy = precision(dy)
+    dx = np.zeros((*dy.shape[:2], int(np.prod(size))), dy.dtype)
+    magnitude, count = np.zeros_like(dx), np.zeros(dx.shape[2], int)
+    for at, window, padded in list(_pool_windows(size, axes))[::order]:
+        by = dy.dtype.type(_pool_divisor(window, padded, include_pad, divisor))
+        g = (dy[(..., *at)] / by)[..., None]
+        dx[..., window] += g
+        magnitude[..., window] += np.abs(g)
+        count[window] += 1
+    return dx.reshape(*dy.shape[:2], *size), magnitude.reshape(*dy.shape[:2], *size), count.reshape(size)

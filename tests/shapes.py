@@ -1,6 +1,7 @@
 """Sizes at which kernels change their path, memory layouts, and memory with guard bands."""
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ dtype_code, from_array, new_empty = tensor.dtype_code, tensor.from_array, tensor
 MR = 6  # rows of the GEMM micro-tile
 KC_BYTES, KB_BYTES, NC_BYTES = 2048, 16384, 8192  # GEMM's blocks: csrc/tuning.h
 PACK_B_MIN_M, PACK_A_MIN_N, PACK_A_MIN_K, MC, WIDE_M = 48, 192, 64, 96, 384
+CONV_PIXELS, CONV_BLOCK_POINTS, CONV_C_CHUNK = 144, 512, 48  # csrc/kernels/conv.inc
 CHUNK, STAGE = 16384, 256  # elementwise: elements per parallel chunk, per staging buffer
 
 
@@ -52,6 +54,120 @@ def gemm_blocks(dtype):
     out += [(m, n, 9) for m in (50, WIDE_M + 2) for n in around(NC)]
     out += [(MC + MR + 1, NC + NR + 1, 5), (50, 2 * NR + 1, KB + KC + 1), (2, 3, 2 * KB + 1)]
     return out
+
+
+class Conv(NamedTuple):
+    """A convolution: c inputs and k outputs per group; the rest per spatial axis."""
+
+    n: int
+    c: int
+    k: int
+    size: tuple
+    kernel: tuple
+    stride: tuple
+    padding: tuple
+    dilation: tuple
+    groups: int
+
+    @property
+    def out(self):
+        """Spatial sizes of the result."""
+        sizes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation)
+        return tuple((i + 2 * p - d * (k - 1) - 1) // s + 1 for i, k, s, p, d in sizes)
+
+
+def conv(n, c, k, size, kernel, stride=1, padding=0, dilation=1, groups=1):
+    """A Conv; numbers stand for every axis."""
+    each = [v if isinstance(v, tuple) else (v,) * len(size) for v in (stride, padding, dilation)]
+    return Conv(n, c, k, size, kernel, *each, groups)
+
+
+def conv_channels(dtype):
+    """Inputs and outputs around a vector and a panel: each is the panel's width in one direction."""
+    NR, lanes = tile(dtype)
+    edges = sorted({1, *around(lanes), *around(NR), 2 * NR + 1} - {0})
+    out = [conv(2, c, k, (4, 4), (3, 2), padding=(1, 0)) for k in edges for c in (1, 3)]
+    out += [conv(2, c, k, (4, 5), (2, 3), (1, 2), (0, 1)) for c in edges for k in (1, 2)]
+    out += [conv(1, c, NR + 1, (2, 3), (2, 2)) for c in around(lanes)[1:]]
+    return out
+
+
+def conv_depth(dtype):
+    """Channels times taps around the block of the depth, as one run of taps and as several that share registers."""
+    NR, lanes = tile(dtype)
+    KC = KC_BYTES // dtype.itemsize
+    out = [conv(1, c, 3, (1, 7), (1, 1)) for c in around(KC)]
+    out += [conv(1, c, NR + 1, (3, 4), (3, 3), padding=1) for c in around(KC // 3)]
+    out += [conv(1, c, 2, (3, 7), (3, 1), padding=(1, 0)) for c in around(KC // 2, KC // 3)]
+    out += [conv(1, c, 2, (1, 9), (1, 3), dilation=2) for c in around(KC // 2)]
+    out += [conv(1, KC + 5, 2, (3, 3), (2, 2), stride=2), conv(1, 2 * KC + 1, 1, (2, 2), (1, 2))]
+    out += [conv(1, 1, 2, (5, 7), (5, 5), padding=2), conv(1, 7, lanes + 1, (9, 6), (5, 5))]
+    # the same of the gradient for the input, whose depth is of outputs
+    out += [conv(1, 2, k, (3, 4), (3, 3), padding=1) for k in around(KC // 3)]
+    out += [conv(1, 3, KC + 1, (2, 5), (2, 2), stride=(1, 2))]
+    return out
+
+
+def conv_pixels(dtype):
+    """Points of the result around the rows of the micro-tile and around a chunk; chunks that span images and planes."""
+    NR, lanes = tile(dtype)
+    P = CONV_PIXELS
+    out = [conv(1, 3, 2, (1, w), (1, 1)) for w in (1, *around(MR, 2 * MR))]
+    out += [conv(1, 2, lanes + 1, (2, w), (1, 3), padding=(0, 1)) for w in (1, *around(MR, 2 * MR))]
+    out += [conv(1, 2, 3, (h, 1), (3, 1), padding=(1, 0)) for h in around(P)]
+    out += [conv(1, 2, 3, (2, w), (2, 2), padding=1) for w in around(P // 2 - 1, P - 1, P + 1)]
+    out += [conv(1, 3, NR + 1, (2, w), (1, 1)) for w in around(P)]
+    out += [conv(3, 2, 3, (12, 12), (3, 3), padding=1), conv(3, 2, 3, (14, 14), (3, 3))]
+    for p in (0, 1):  # images of few points: chunks that span them, with and without a border
+        out += [conv(13, 2, 3, (5, 5), (3, 3), padding=p), conv(P + 1, 1, 2, (3,), (3,), padding=p)]
+        out += [conv(5, 2, 2, (4, 5, 6), (2, 3, 3), padding=p), conv(4, 2, 3, (3, 4, 5), (1, 1, 1), padding=p)]
+        out += [conv(9, 2, 3, (5, 6, 5), (2, 3, 2), stride=(2, 1, 2), padding=p)]
+    return out
+
+
+def conv_geometry(dtype):
+    """Strides, paddings, dilations and groups, on one, two and three axes."""
+    NR, lanes = tile(dtype)
+    out = []
+    for size, kernel in (((11,), (3,)), ((9, 8), (3, 2)), ((5, 6, 5), (2, 3, 2))):
+        axes = len(size)
+        out += [conv(2, 3, 4, size, kernel, s, p, d) for s in (1, 2, 3) for p in (0, 1, 2) for d in (1, 2)]
+        out += [conv(2, 3, 4, size, kernel, stride=5), conv(2, 3, 4, size, (1,) * axes, stride=3, padding=1)]
+        out += [conv(2, 2, 3, size, size), conv(1, 2, 3, size, size, padding=3), conv(2, 2, 3, size, kernel, 2, 7)]
+        out += [conv(2, 3, 2, size, (1,) * axes, stride=2), conv(2, 2, 3, size, kernel, 4, 1, 3)]
+        out += [conv(2, 1, 1, size, kernel, padding=1, groups=2 * lanes + 1), conv(2, 1, 3, size, kernel, 2, groups=5)]
+        out += [conv(2, 3, 2, size, kernel, padding=p, groups=2) for p in (0, 1)]
+        out += [conv(2, 2, NR + 1, size, kernel, groups=2), conv(2, lanes + 1, 2, size, kernel, 1, 2, groups=3)]
+        out += [conv(3, 2, 3, size, (1,) * axes, groups=3), conv(2, 3, 4, (1,) * axes, kernel, padding=3)]
+    out += [
+        conv(2, 3, 4, (9, 8), (3, 2), (1, 3), (2, 0), (2, 1)),
+        conv(2, 2, 2, (6, 5, 7), (3, 1, 2), (2, 1, 3), (0, 2, 1)),
+    ]
+    out += [conv(2, 2, 3, (1, 9), (1, 3)), conv(2, 2, 3, (9, 1), (3, 1)), conv(2, 2, 3, (0, 4), (2, 2), padding=1)]
+    return [c for c in out if min(c.out) > 0]
+
+
+def conv_points(dtype):
+    """What the gradient for the weight is cut by: blocks of points, chunks of inputs, images per piece."""
+    NR, lanes = tile(dtype)
+    Q, C = CONV_BLOCK_POINTS, CONV_C_CHUNK
+    out = [conv(1, 2, 3, (2, w), (2, 3), padding=(0, 1)) for w in around(Q)]
+    out += [conv(2, 2, lanes + 1, (h, 15), (1, 3), padding=(1, 1)) for h in around(Q // 16 + 1)]
+    out += [conv(1, 2, 3, (45, 29), (3, 3), stride=s, padding=1) for s in (1, 2)]
+    out += [conv(2, c, 3, (3, 4), (2, 2)) for c in (*around(C), 2 * C + 1)]
+    out += [conv(n, 3, 2, (3, 4), (2, 2), padding=1) for n in (*around(16), 33)]
+    out += [conv(11, C + 1, NR + 1, (3, 2), (2, 2)), conv(7, 3, 2, (4, 4), (3, 3), padding=1, groups=3)]
+    out += [conv(0, 3, 4, (4, 5), (3, 3)), conv(0, 3, 4, (4, 5), (1, 1))]
+    return out
+
+
+CONVS = {
+    "channels": conv_channels,
+    "depth": conv_depth,
+    "pixels": conv_pixels,
+    "geometry": conv_geometry,
+    "points": conv_points,
+}
 
 
 # ---- layouts: the same values, elsewhere in memory ----

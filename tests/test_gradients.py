@@ -273,6 +273,77 @@ case("F.mse_loss transposed", lambda x, t: F.mse_loss(x.T, t), N(3, 4), N(4, 3))
 case("F.mse_loss self", lambda x: F.mse_loss(x, x * x), N(3, 4))
 case("F.mse_loss 0-d", F.mse_loss, np.array(0.3), np.array(1.2))
 
+# ---- convolutions ----
+
+# (input, weight, stride, padding, dilation, groups)
+for _s, _w, *_o in [
+    ((2, 2, 6), (3, 2, 3)),
+    ((2, 2, 6), (3, 2, 3), 2, 1),
+    ((2, 6), (3, 2, 2), 3, 2, 2),
+    ((1, 4, 5), (4, 2, 2), 1, "same", 1, 2),
+    ((2, 3, 5), (6, 1, 3), 1, "valid", 1, 3),
+    ((2, 2, 5), (3, 2, 1), 2),
+    ((1, 2, 4, 5), (3, 2, 3, 2)),
+    ((2, 2, 4, 3), (2, 2, 2, 3), (2, 1), (1, 2)),
+    ((1, 2, 5, 4), (2, 2, 2, 2), 1, "same", (2, 1)),
+    ((2, 4, 3, 4), (2, 2, 2, 2), 2, 1, 1, 2),
+    ((2, 3, 4, 4), (3, 1, 3, 3), 1, 1, 1, 3),
+    ((3, 4, 3), (2, 3, 1, 1)),
+    ((2, 2, 4, 5), (3, 2, 1, 1), (2, 3)),
+    ((1, 1, 5, 5), (2, 1, 2, 2), 3),
+    ((1, 2, 3, 3, 4), (2, 2, 2, 2, 2)),
+    ((2, 2, 2, 3, 3), (2, 1, 2, 1, 3), (1, 2, 1), 1, 1, 2),
+    ((1, 3, 3, 3), (2, 1, 2, 2, 2), 2, (0, 1, 2), (1, 1, 2)),
+]:
+    _n = f"conv{len(_w) - 2}d"
+    _b = N(_w[0], salt=2)
+    case(f"F.{_n} {_s} {_w} {_o}", lambda x, w, b, n=_n, o=_o: getattr(F, n)(x, w, b, *o), N(*_s), N(*_w, salt=1), _b)
+# (input, weight, stride, padding, output_padding, groups, dilation)
+for _s, _w, *_o in [
+    ((2, 2, 4), (2, 3, 3)),
+    ((2, 2, 4), (2, 3, 3), 2, 1, 1),
+    ((4, 3), (4, 2, 2), 3, 0, 2, 2),
+    ((1, 2, 4), (2, 2, 2), 1, 1, 0, 1, 3),
+    ((1, 2, 3, 2), (2, 3, 2, 3)),
+    ((2, 2, 3, 2), (2, 2, 3, 2), (2, 3), (1, 0), (0, 2)),
+    ((2, 2, 2, 3), (2, 1, 2, 2), 3, 0, 0, 2),
+    ((2, 2, 3), (2, 2, 1, 1), 2),
+    ((1, 2, 2, 2, 2), (2, 2, 2, 2, 2)),
+    ((2, 2, 2, 1, 2), (2, 1, 2, 2, 1), (2, 1, 3), (1, 0, 0), (1, 0, 2), 2),
+]:
+    _n, _k = f"conv_transpose{len(_w) - 2}d", _w[1] * (_o[3] if len(_o) > 3 else 1)
+    _b = N(_k, salt=2)
+    case(f"F.{_n} {_s} {_w} {_o}", lambda x, w, b, n=_n, o=_o: getattr(F, n)(x, w, b, *o), N(*_s), N(*_w, salt=1), _b)
+case("F.conv2d without bias", F.conv2d, N(1, 2, 4, 4), N(2, 2, 2, 2))
+case("F.conv_transpose2d without bias", F.conv_transpose2d, N(1, 2, 3, 3), N(2, 2, 2, 2))
+case("F.conv1d transposed", lambda x, w, b: F.conv1d(x.T, w.transpose(0, 2), b[::2]), N(6, 2), N(2, 2, 3), N(6))
+case("F.conv2d used twice", lambda x, w: F.conv2d(F.conv2d(x, w, padding=1).tanh(), w), N(1, 2, 4, 4), N(2, 2, 3, 3))
+case("F.conv2d and elsewhere", lambda x, w: F.conv2d(x, w, padding="same").sigmoid() * x, N(2, 2, 3, 4), N(2, 2, 3, 3))
+
+# ---- pooling ----
+
+for _n, _s in ((1, (7,)), (2, (5, 6)), (3, (3, 4, 3))):
+    _max, _avg = getattr(F, f"max_pool{_n}d"), getattr(F, f"avg_pool{_n}d")
+    case(f"F.max_pool{_n}d", lambda x, f=_max: f(x, 2), A(2, 3, *_s))
+    case(f"F.max_pool{_n}d overlapping", lambda x, f=_max: f(x, 3, 1, 1), A(2, 2, *_s))
+    case(f"F.max_pool{_n}d dilated", lambda x, f=_max: f(x, 2, 2, 1, 2, True), A(1, 2, *_s))
+    case(f"F.max_pool{_n}d indices", lambda x, f=_max: f(x, 2, return_indices=True), A(2, 2, *_s))
+    case(f"F.max_pool{_n}d unbatched", lambda x, f=_max: f(x, 2, 1, return_indices=True), A(3, *_s))
+    case(f"F.max_pool{_n}d transposed", lambda x, f=_max: f(x.transpose(0, 1), 2), A(3, 2, *_s))
+    case(f"F.avg_pool{_n}d", lambda x, f=_avg: f(x, 2), N(2, 3, *_s))
+    case(f"F.avg_pool{_n}d overlapping", lambda x, f=_avg: f(x, 3, 1, 1), N(2, 2, *_s))
+    case(f"F.avg_pool{_n}d partial", lambda x, f=_avg: f(x, 3, 2, 1, True, False), N(1, 2, *_s))
+    case(f"F.avg_pool{_n}d unbatched", lambda x, f=_avg: f(x, 2, 1), N(3, *_s))
+    case(f"F.avg_pool{_n}d transposed", lambda x, f=_avg: f(x.transpose(0, 1), 2), N(3, 2, *_s))
+    if _n > 1:
+        case(f"F.avg_pool{_n}d divisor", lambda x, f=_avg: f(x, 2, divisor_override=-3), N(2, 2, *_s))
+    for _kind, _make in (("avg", N), ("max", A)):
+        _fn = getattr(F, f"adaptive_{_kind}_pool{_n}d")
+        case(f"F.adaptive_{_kind}_pool{_n}d", lambda x, f=_fn: f(x, 2), _make(2, 3, *_s))
+        case(f"F.adaptive_{_kind}_pool{_n}d global", lambda x, f=_fn: f(x, 1), _make(2, 3, *_s))
+        case(f"F.adaptive_{_kind}_pool{_n}d larger", lambda x, f=_fn: f(x, 5), _make(1, 2, *_s))
+    case(f"F.adaptive_max_pool{_n}d indices", lambda x, f=_fn: f(x, 2, True), A(3, *_s))
+
 # ---- modules: parameters are checked too ----
 
 
@@ -302,10 +373,36 @@ MODULES = {
         _double(lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 3), nn.LogSoftmax())),
         (N(4, 2, 3),),
     ),
+    "nn.Conv1d": (_double(lambda: nn.Conv1d(2, 3, 3, stride=2, padding=1)), (N(2, 2, 6),)),
+    "nn.Conv1d same": (_double(lambda: nn.Conv1d(2, 2, 2, padding="same", bias=False)), (N(2, 5),)),
+    "nn.Conv2d": (_double(lambda: nn.Conv2d(2, 3, (3, 2), padding=1, dilation=(1, 2))), (N(1, 2, 4, 3),)),
+    "nn.Conv2d groups": (_double(lambda: nn.Conv2d(4, 2, 2, groups=2)), (N(2, 4, 3, 3),)),
+    "nn.Conv3d": (_double(lambda: nn.Conv3d(2, 2, 2, stride=(1, 2, 1))), (N(1, 2, 3, 3, 2),)),
+    "nn.ConvTranspose1d": (_double(lambda: nn.ConvTranspose1d(2, 3, 3, 2, 1, output_padding=1)), (N(2, 2, 3),)),
+    "nn.ConvTranspose2d": (_double(lambda: nn.ConvTranspose2d(2, 2, (3, 2), stride=2)), (N(1, 2, 3, 2),)),
+    "nn.ConvTranspose2d groups": (_double(lambda: nn.ConvTranspose2d(2, 4, 2, groups=2, dilation=2)), (N(1, 2, 2, 3),)),
+    "nn.ConvTranspose3d": (_double(lambda: nn.ConvTranspose3d(2, 1, 2, stride=(1, 2, 1))), (N(1, 2, 2, 2, 2),)),
+    "nn.Sequential of convolutions": (
+        _double(
+            lambda: nn.Sequential(
+                nn.Conv2d(1, 3, 3, padding=1), nn.Tanh(), nn.Conv2d(3, 2, 2, 2), nn.Flatten(), nn.Linear(8, 2)
+            )
+        ),
+        (N(2, 1, 4, 4),),
+    ),
     "nn.MSELoss": (_double(nn.MSELoss), (N(3, 2), N(3, 2, salt=1))),
     "nn.CrossEntropyLoss": (_double(nn.CrossEntropyLoss), (N(3, 4), nncore.tensor([0, 3, 1]))),
     "nn.NLLLoss": (_double(lambda: nn.NLLLoss(reduction="sum")), (N(3, 4), nncore.tensor([0, 3, 1]))),
 }
+for _n, _s in ((1, (7,)), (2, (5, 6)), (3, (3, 4, 3))):
+    for _name, _make, _options in (
+        ("MaxPool", A, {"kernel_size": 3, "stride": 1, "padding": 1}),
+        ("AvgPool", N, {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
+        ("AdaptiveAvgPool", N, {"output_size": 2}),
+        ("AdaptiveMaxPool", A, {"output_size": 2, "return_indices": True}),
+    ):
+        _build = lambda c=f"{_name}{_n}d", o=_options: getattr(nn, c)(**o)
+        MODULES[f"nn.{_name}{_n}d"] = _double(_build), (_make(2, 2, *_s),)
 
 EXEMPT = {
     "nn.Module": "the base class computes nothing",
@@ -334,7 +431,18 @@ for _name in (
     "numel",
 ):
     EXEMPT[f"Tensor.{_name}"] = "no operation"
-for _name in ("shape", "strides", "ndim", "dtype", "requires_grad", "grad", "is_leaf", "grad_fn", "output_nr"):
+for _name in (
+    "shape",
+    "strides",
+    "ndim",
+    "dtype",
+    "requires_grad",
+    "grad",
+    "is_leaf",
+    "grad_fn",
+    "output_nr",
+    "channels_last",
+):
     EXEMPT[f"Tensor.{_name}"] = "an attribute"
 for _name in ("copy_", "fill_", "zero_", "add_", "sub_", "mul_", "div_"):
     EXEMPT[f"Tensor.{_name}"] = "writes leaves, outside the graph"

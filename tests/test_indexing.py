@@ -112,7 +112,7 @@ def test_read_only(dtype):
     t = from_array(x)
     before = t._storage.version
     indexing.scatter(t, from_array(index), from_array(x[:2].copy()), 2)
-    assert t._storage.version == before + 1
+    assert t._storage.version > before
 
 
 def test_wrap_index():

@@ -244,7 +244,7 @@ def test_written_tensors_are_counted():
     t = from_array(np.zeros(4, np.float32))
     before = t._storage.version
     kernels.fill_random(t, kernels.UNIFORM, 0, 1, 0, 0)
-    assert t._storage.version == before + 1
+    assert t._storage.version > before
     a = np.zeros(4, np.float32)
     a.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):

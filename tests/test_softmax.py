@@ -259,8 +259,11 @@ def test_targets_are_checked():
     """An index outside of the classes is refused, with its place."""
     for bad in (-1, 3):
         with pytest.raises(ValueError, match="position 1"):
-            reduction.check_index(from_array(np.array([0, bad, 1])), 3, "target")
-    reduction.check_index(from_array(np.array([0, 2, 1])), 3, "target")
+            reduction.checked_index(from_array(np.array([0, bad, 1])), 3, "target")
+    given = np.array([0, 2, 1])
+    copy = reduction.checked_index(from_array(given), 3, "target")
+    given[:] = 7
+    assert copy.tolist() == [0, 2, 1]
 
 
 COVERS = {

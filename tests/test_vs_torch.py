@@ -152,6 +152,131 @@ def test_matmul(s, t):
         close(a.grad.numpy(), b.grad, 64)
 
 
+# ---- convolutions ----
+
+# (function, input, weight, options)
+CONVOLUTIONS = [
+    ("conv1d", (2, 3, 11), (4, 3, 3), {}),
+    ("conv1d", (2, 4, 11), (6, 2, 4), {"padding": "same", "dilation": 2, "groups": 2}),
+    ("conv1d", (3, 11), (4, 3, 3), {"stride": 2, "padding": 3}),
+    ("conv2d", (3, 5, 9, 8), (7, 5, 3, 3), {"padding": 1}),
+    ("conv2d", (3, 5, 9, 8), (7, 5, 3, 2), {"stride": (3, 2), "padding": (0, 2), "dilation": (1, 2)}),
+    ("conv2d", (2, 6, 7, 7), (6, 1, 3, 3), {"groups": 6, "padding": "valid"}),
+    ("conv2d", (2, 6, 7, 7), (12, 1, 1, 1), {"groups": 6, "stride": 3}),
+    ("conv2d", (5, 7, 7), (8, 5, 7, 7), {}),
+    ("conv2d", (2, 3, 7, 6), (4, 3, 2, 4), {"padding": "same"}),
+    ("conv3d", (1, 3, 4, 5, 6), (2, 3, 2, 3, 2), {"stride": (1, 2, 1), "padding": 1}),
+    ("conv3d", (2, 4, 4, 5, 4), (6, 2, 2, 2, 2), {"groups": 2, "dilation": (1, 2, 1), "padding": "same"}),
+    ("conv_transpose1d", (2, 3, 6), (3, 4, 3), {"stride": 3, "output_padding": 2}),
+    ("conv_transpose1d", (3, 6), (3, 4, 2), {"stride": 4}),
+    ("conv_transpose2d", (2, 4, 5, 6), (4, 3, 3, 2), {"stride": (2, 1), "padding": 1, "output_padding": (1, 0)}),
+    ("conv_transpose2d", (2, 4, 5, 6), (4, 3, 2, 2), {"groups": 2, "dilation": 3}),
+    ("conv_transpose3d", (1, 2, 3, 4, 3), (2, 3, 2, 2, 2), {"stride": 2, "padding": (0, 1, 1)}),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "name, shape, kernel, options", CONVOLUTIONS, ids=[f"{n} {s} {o}" for n, s, _, o in CONVOLUTIONS]
+)
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, for even kernels
+def test_convolutions(name, shape, kernel, options, bias, dtype):
+    rng = np.random.default_rng(0)
+    out = kernel[1] * options.get("groups", 1) if "transpose" in name else kernel[0]
+    arrays = [rng.standard_normal(s).astype(dtype) for s in (shape, kernel, *[(out,)] * bias)]
+    ours, theirs = [nncore.tensor(a, requires_grad=True) for a in arrays], [to_torch(a, True) for a in arrays]
+    y, z = getattr(F, name)(*ours, **options), getattr(TF, name)(*theirs, **options)
+    close(y.detach().numpy(), z, 300)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    y.backward(dy)
+    z.backward(to_torch(dy))
+    for a, b in zip(ours, theirs):
+        close(a.grad.numpy(), b.grad, 300)
+
+
+CONV_LAYERS = [
+    ("Conv1d", (4, 6, 3), {"stride": 2, "padding": 1, "groups": 2}),
+    ("Conv1d", (4, 6, 4), {"padding": "same", "bias": False}),
+    ("Conv2d", (4, 6, (3, 2)), {"dilation": (1, 2), "padding": (1, 0)}),
+    ("Conv2d", (4, 4, 3, 2, 1, 1, 4, False), {}),
+    ("Conv3d", (4, 6, 2), {"padding": "valid"}),
+    ("ConvTranspose1d", (4, 6, 3, 2, 1, 1, 2, True, 1), {}),
+    ("ConvTranspose2d", (4, 6, 3), {"stride": (2, 3), "output_padding": (1, 2)}),
+    ("ConvTranspose3d", (4, 6, 2), {"bias": False, "groups": 2}),
+]
+
+
+@pytest.mark.parametrize("name, args, options", CONV_LAYERS, ids=[f"{n} {a} {o}" for n, a, o in CONV_LAYERS])
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_convolution_layers(name, args, options):
+    """Names and shapes of parameters, and outputs; torch's initialization has the same bounds."""
+    ours, theirs = getattr(nn, name)(*args, **options), getattr(torch.nn, name)(*args, **options)
+    share(ours, theirs)
+    assert [v.shape for v in ours.state_dict().values()] == [tuple(v.shape) for v in theirs.state_dict().values()]
+    theirs.load_state_dict({n: torch.from_numpy(v) for n, v in ours.state_dict().items()})
+    x = np.random.default_rng(0).standard_normal((2, 4, *(7, 6, 5)[: int(name[-2])])).astype(np.float32)
+    close(ours(nncore.tensor(x)).detach().numpy(), theirs(to_torch(x)), 300)
+    ours.reset_parameters(), theirs.reset_parameters()
+    for p, q in zip(ours.parameters(), theirs.parameters()):
+        limit = (1 + 1e-6) / np.sqrt(np.prod(ours.weight.shape[1:]))
+        assert 0 < np.abs(p.numpy()).max() <= limit
+        assert 0 < np.abs(q.detach().numpy()).max() <= limit
+
+
+# ---- pooling ----
+
+# (function without axes, sizes of three axes, arguments)
+POOLINGS = [
+    ("max", (7, 6, 5), {"kernel_size": 2}),
+    ("max", (7, 6, 5), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    ("max", (7, 6, 5), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ("max", (7, 6, 8), {"kernel_size": 2, "stride": 3, "dilation": 2, "ceil_mode": True}),
+    ("avg", (7, 6, 5), {"kernel_size": 2}),
+    ("avg", (7, 6, 5), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    ("avg", (7, 6, 5), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ("avg", (7, 6, 5), {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False, "ceil_mode": True}),
+    ("avg", (7, 6, 5), {"kernel_size": 3, "stride": 1, "padding": 1, "divisor_override": 5}),
+    ("adaptive_avg", (7, 6, 5), {"output_size": 3}),
+    ("adaptive_avg", (2, 3, 4), {"output_size": 5}),
+    ("adaptive_max", (7, 6, 5), {"output_size": 3}),
+    ("adaptive_max", (7, 6, 5), {"output_size": 1}),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("kind, size, options", POOLINGS, ids=[f"{k} {o}" for k, _, o in POOLINGS])
+def test_pooling(kind, size, options, axes, dtype):
+    """Results, indices and gradients, of distinct numbers and of ties, NaN and infinities; batched and not."""
+    if "divisor_override" in options and axes == 1:
+        options = {k: v for k, v in options.items() if k != "divisor_override"}
+    name, size = f"{kind}_pool{axes}d", size[:axes]
+    if "max" in kind:
+        options = {**options, "return_indices": True}
+    rng = np.random.default_rng(0)
+    ties = rng.integers(-1, 2, (2, 3, *size)).astype(dtype)
+    odd = ties.copy()
+    for v in (np.nan, -np.inf):
+        odd[rng.random(odd.shape) < 0.1] = v
+    odd[0, 0] = -np.inf
+    plain = rng.standard_normal((2, 3, *size)).astype(dtype)
+    for x in [plain, plain[0], ties] + [odd] * ("max" in kind):
+        a, b = nncore.tensor(x, requires_grad=True), to_torch(x, True)
+        y, z = getattr(F, name)(a, **options), getattr(TF, name)(b, **options)
+        if "max" in kind:
+            (y, where), (z, at) = y, z
+            np.testing.assert_array_equal(where.numpy(), at.numpy())
+            assert where.dtype == np.int64
+            np.testing.assert_array_equal(y.detach().numpy(), z.detach().numpy())
+        else:
+            close(y.detach().numpy(), z, 64)
+        dy = rng.standard_normal(y.shape).astype(dtype)
+        y.backward(dy)
+        z.backward(to_torch(dy))
+        close(a.grad.numpy(), b.grad, 64)
+
+
 # ---- nets ----
 
 
@@ -267,12 +392,42 @@ DIFFERENT = {
     ("LogSoftmax", "dim"): "as Softmax",
     ("softmax", "dim"): "as Softmax",
     ("log_softmax", "dim"): "as Softmax",
-    ("Linear", "dtype"): "there is no global default dtype: float32",
+    **{
+        (name, "dtype"): "there is no global default dtype: float32"
+        for name in ("Linear", *(f"Conv{kind}{n}d" for kind in ("", "Transpose") for n in (1, 2, 3)))
+    },
 }
+
+
+def _conv(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    pass
+
+
+def _conv_transpose(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    pass
+
+
+def _avg_pool(
+    input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+):
+    """torch's parameters, as documented."""
+
+
 # functions that torch implements in C, without a signature to read
 IN_C = {
     "flatten": lambda input, start_dim=0, end_dim=-1: None,  # torch.flatten
     "linear": lambda input, weight, bias=None: None,
+    "avg_pool1d": lambda input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True: None,
+    "avg_pool2d": _avg_pool,
+    "avg_pool3d": _avg_pool,
+    "adaptive_avg_pool1d": lambda input, output_size: None,
+    # these dispatch on return_indices, and hide their parameters
+    **{
+        n: getattr(TF, f"{n}_with_indices")
+        for n in [f"{kind}_pool{axes}d" for kind in ("max", "adaptive_max") for axes in (1, 2, 3)]
+    },
+    **{f"conv{n}d": _conv for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": _conv_transpose for n in (1, 2, 3)},
 }
 
 
@@ -312,7 +467,7 @@ METHODS = [n for n in dir(nncore.Tensor) if not n.startswith("_")]
 def test_tensor_methods_are_torchs():
     """What Tensor has, torch.Tensor has under the same name."""
     ours_only = {n for n in METHODS if not hasattr(torch.Tensor, n) and not hasattr(torch.ones(1), n)}
-    assert ours_only <= {"strides"}  # NumPy's
+    assert ours_only <= {"strides", "channels_last"}  # NumPy's; torch has it as a memory format
 
 
 def test_module_methods_are_torchs():

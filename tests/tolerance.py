@@ -126,6 +126,24 @@ def gemm(K, magnitude, dtype):
     return (K + 2) * np.finfo(dtype).eps * magnitude + K * np.finfo(dtype).tiny
 
 
+def conv(terms, magnitude, dtype, bias=0.0):
+    """Each result is one chain of products and additions, and a bias is added to it with one rounding more."""
+    return gemm(terms, magnitude + np.abs(bias), dtype)
+
+
+def conv_weight(images, points, magnitude, dtype):
+    """A chain over the points of the images of a piece; pieces, at most 16 and one per image, are added in order."""
+    return gemm(images * points + min(images, 16), magnitude, dtype)
+
+
+# ---- pooling ----
+
+
+def pool_avg(terms, magnitude, dtype):
+    """A chain of `terms` additions, the first exact; the divisor's reciprocal is rounded, and the product."""
+    return (terms + 1) * np.finfo(dtype).eps * magnitude
+
+
 # ---- sums ----
 
 

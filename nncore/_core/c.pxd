@@ -1,6 +1,6 @@
 # csrc/nncore.h, as far as the bindings use it. Only runtime.pyx links the C code; other modules take the structs
 # and constants from here and the functions from runtime.pxd.
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 cdef extern from "nncore.h" nogil:
     enum:
@@ -11,7 +11,7 @@ cdef extern from "nncore.h" nogil:
         NN_ACT_NONE, NN_ACT_RELU, NN_ACT_TANH, NN_ACT_SIGMOID
         NN_SUM, NN_MAX, NN_MIN
         NN_UNIFORM, NN_NORMAL
-        NN_K_gemm, NN_K_gemm_pack, NN_K_ewise, NN_K_cast, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward
+        NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_ewise, NN_K_cast, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward
         NN_K_cross_entropy, NN_K_cross_entropy_backward, NN_K_gather, NN_K_scatter_add, NN_K_scatter, NN_K_random, NN_K_dropout
         NN_K_sgd, NN_K_adam, NN_K_probe_fma, NN_K_probe_copy
         NN_OP_add, NN_OP_fill
@@ -39,6 +39,58 @@ cdef extern from "nncore.h" nogil:
         const void *B
         int64_t rsB, csB
         void *packed
+
+    ctypedef struct nn_conv_args:
+        int64_t N, C, K, groups, ldx, ldy
+        int64_t extent "in"[3]
+        int64_t grid[3]
+        int64_t step[3]
+        int64_t out[3]
+        int64_t ostep[3]
+        int64_t obase[3]
+        int64_t n_taps
+        const int64_t *taps
+        const void *x
+        const void *packed
+        void *y
+        nn_epilogue epilogue
+        void *scratch
+
+    ctypedef struct nn_conv_pack_args:
+        int64_t groups
+        int64_t inputs "in"
+        int64_t outputs "out"
+        int64_t in_stride, out_stride, group_stride, all_taps, n_taps
+        const int64_t *position
+        const void *w
+        void *packed
+
+    ctypedef struct nn_conv_weight_args:
+        int64_t N, C, K, groups, ldx, ldy
+        int64_t extent "in"[3]
+        int64_t out[3]
+        int64_t stride[3]
+        int64_t n_taps
+        const int64_t *taps
+        const void *x
+        const void *dy
+        void *dw
+        void *scratch
+
+    ctypedef struct nn_pool_args:
+        int max
+        int64_t N, C
+        int64_t extent "in"[3]
+        int64_t out[3]
+        int64_t step[3]
+        const int64_t *start[3]
+        const int64_t *count[3]
+        const double *divisor
+        const void *x
+        void *y
+        int32_t *index
+        const void *dy
+        void *dx
 
     ctypedef struct nn_ewise_args:
         int op, ndim, sum

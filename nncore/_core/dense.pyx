@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t
 from . cimport runtime
 from .c cimport *
 from .elementwise cimport contiguous
-from .tensor cimport Storage, TensorBase, empty
+from .tensor cimport Storage, TensorBase, empty, find_packed, keep_packed, new_storage
 
 ACT_NONE, ACT_RELU, ACT_TANH, ACT_SIGMOID = NN_ACT_NONE, NN_ACT_RELU, NN_ACT_TANH, NN_ACT_SIGMOID
 
@@ -32,26 +32,16 @@ cdef void _strides(TensorBase t, int64_t *rs, int64_t *cs) noexcept:
 
 
 cdef Storage _packed(TensorBase b, int64_t K, int64_t N, int64_t rs, int64_t cs):
-    """The packed copy of a parameter, from the second use of one version on: a weight in training changes at
-    every step and is better packed on the way, a weight that stays is packed once."""
-    cdef Storage s = b.storage, p
+    """The packed copy of a parameter that has not changed since its last use, or None."""
+    cdef Storage p
     cdef nn_gemm_pack_args a
     cdef int64_t nr
-    if not s.tracked:
-        return None
-    key = (runtime.isa(), <size_t>(b.data - s.data), K, N, rs, cs)
-    if s.packs is None:
-        s.packs = {}
-    version, held = s.packs.get(key, (-1, None))
-    if version != s.version:
-        s.packs[key] = (s.version, None)
-        return None
-    if held is not None:
-        return <Storage>held
+    cdef tuple key = (runtime.isa(), <size_t>(b.data - b.storage.data), K, N, rs, cs)
+    found = find_packed(b.storage, key)
+    if found is not True:
+        return <Storage>found if found is not False else None
     nr = runtime.gemm_nr(b.code)
-    p = Storage.__new__(Storage)
-    p.nbytes = <size_t>(K * ((N + nr - 1) // nr * nr) * (4 if b.code == NN_FLOAT32 else 8))
-    p.data = <char *>runtime.alloc(p.nbytes)
+    p = new_storage(<size_t>(K * ((N + nr - 1) // nr * nr) * (4 if b.code == NN_FLOAT32 else 8)))
     a.N = N
     a.K = K
     a.B = b.data
@@ -59,23 +49,25 @@ cdef Storage _packed(TensorBase b, int64_t K, int64_t N, int64_t rs, int64_t cs)
     a.csB = cs
     a.packed = p.data
     runtime.run(NN_K_gemm_pack, b.code, &a)
-    s.packs[key] = (version, p)
+    keep_packed(b.storage, key, p)
     return p
 
 
 cdef TensorBase _gemm(TensorBase a, TensorBase b, TensorBase bias, int act, int64_t batch, TensorBase out):
     cdef nn_gemm_args g
-    cdef Storage packed = None
+    cdef Storage pack = None
+    if a.code != b.code or a.code > NN_FLOAT64:
+        raise TypeError(f"expected two floating operands of one dtype, got {a.dtype} and {b.dtype}")
     g.M = a.dims[a.ndim - 2]
     g.K = a.dims[a.ndim - 1]
     g.N = b.dims[b.ndim - 1]
     _strides(a, &g.rsA, &g.csA)
     _strides(b, &g.rsB, &g.csB)
     if b.ndim == 2:
-        packed = _packed(b, g.K, g.N, g.rsB, g.csB)
+        pack = _packed(b, g.K, g.N, g.rsB, g.csB)
     g.A = a.data
     g.B = b.data
-    g.packed = packed.data if packed is not None else NULL
+    g.packed = pack.data if pack is not None else NULL
     g.C = out.data
     g.ldC = g.N
     g.beta = 0

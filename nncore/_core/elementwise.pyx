@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t
 
 from . cimport runtime
 from .c cimport *
-from .tensor cimport TensorBase, empty, require_writable, scalar
+from .tensor cimport TensorBase, empty, empty_channels_last, memory_order, require_writable, scalar
 
 
 cdef object _mismatch(TensorBase a, TensorBase b):
@@ -63,13 +63,27 @@ cdef int _operands(nn_ewise_args *e, TensorBase a, TensorBase b, TensorBase c) e
     return a.code
 
 
+cdef TensorBase _result(const nn_ewise_args *e, int code, TensorBase a, TensorBase b, TensorBase c):
+    """A fresh result: channels-last if an operand of its full shape is."""
+    cdef int i
+    cdef bint full
+    for t in (a, b, c):
+        if t is not None and (<TensorBase>t).channels_last and (<TensorBase>t).ndim == e.ndim:
+            full = True
+            for i in range(e.ndim):
+                full = full and (<TensorBase>t).dims[i] == e.shape[i]
+            if full:
+                return empty_channels_last(code, e.ndim, e.shape)
+    return empty(code, e.ndim, e.shape)
+
+
 def ewise(int op, TensorBase a, TensorBase b=None, TensorBase c=None, double s=0, double t=0, TensorBase out=None):
     """op(a, b, c; s, t), broadcast, into a new tensor or `out` (of the result's shape)."""
     cdef nn_ewise_args e
     cdef int i, code
     code = _operands(&e, a, b, c)
     if out is None:
-        out = empty(code, e.ndim, e.shape)
+        out = _result(&e, code, a, b, c)
     else:
         require_writable(out)
         if out.code != code or out.ndim < e.ndim:
@@ -87,7 +101,13 @@ def ewise(int op, TensorBase a, TensorBase b=None, TensorBase c=None, double s=0
     e.t = t
     e.y = out.data
     _strides(e.ys, &e, out)
+    if out.channels_last:
+        memory_order(e.ndim, e.shape)
+        memory_order(e.ndim, e.ys)
+        for i in range(3):
+            memory_order(e.ndim, e.xs[i])
     runtime.run(NN_K_ewise, code, &e)
+    out.storage.version += 1  # also after the write: a pack made in between holds neither version
     return out
 
 
@@ -118,6 +138,10 @@ cdef void _copy(TensorBase dst, TensorBase src) noexcept:
         c.shape[i] = dst.dims[i]
         c.ys[i] = dst.steps[i]
         c.xs[i] = 0 if i < skip or src.dims[i - skip] == 1 else src.steps[i - skip]
+    if dst.channels_last:
+        memory_order(c.ndim, c.shape)
+        memory_order(c.ndim, c.ys)
+        memory_order(c.ndim, c.xs)
     runtime.run(NN_K_cast, NN_FLOAT32, &c)
 
 
@@ -138,6 +162,16 @@ cpdef TensorBase contiguous(TensorBase t):
     return out
 
 
+cpdef TensorBase channels_last(TensorBase t):
+    """t [N, C, spatial...] itself if it is tagged as channels-last, else a copy that is."""
+    cdef TensorBase out
+    if t.channels_last:
+        return t
+    out = empty_channels_last(t.code, t.ndim, t.dims)
+    _copy(out, t)
+    return out
+
+
 def copy_into(TensorBase dst, TensorBase src):
     """dst[...] = src, broadcast and converted to dst's dtype; bumps dst's version."""
     cdef int i, skip = dst.ndim - src.ndim
@@ -147,6 +181,7 @@ def copy_into(TensorBase dst, TensorBase src):
             raise ValueError(f"value: shape {src.shape} cannot be broadcast to {dst.shape}")
     dst.storage.version += 1
     _copy(dst, src)
+    dst.storage.version += 1
 
 
 def fill(TensorBase t, double value):
@@ -166,3 +201,4 @@ def fill(TensorBase t, double value):
     if t.code > NN_FLOAT64:
         raise TypeError(f"expected a floating tensor, got {t.dtype}")
     runtime.run(NN_K_ewise, t.code, &e)
+    t.storage.version += 1

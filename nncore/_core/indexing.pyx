@@ -1,6 +1,8 @@
 """Rows by index."""
 from libc.stdint cimport int64_t
 
+from nncore._core.tensor import OutOfRange
+
 from . cimport runtime
 from .c cimport *
 from .elementwise cimport contiguous
@@ -48,6 +50,7 @@ def scatter(TensorBase x, TensorBase index, TensorBase y, int64_t inner):
     g.index = <const int64_t *>index.data
     g.y = y.data
     runtime.run(NN_K_scatter, x.code, &g)
+    x.storage.version += 1
 
 
 def wrap_index(TensorBase index, int64_t n, str name):
@@ -63,5 +66,5 @@ def wrap_index(TensorBase index, int64_t n, str name):
     for i in range(index.count()):
         q[i] = p[i] + n if p[i] < 0 else p[i]
         if q[i] < 0 or q[i] >= n:
-            raise IndexError(f"{name}: index {p[i]} is out of range for a dimension of size {n}")
+            raise OutOfRange(f"{name}: index {p[i]} is out of range for a dimension of size {n}")
     return out

@@ -22,6 +22,7 @@ def fill_random(TensorBase t, int dist, double a, double b, uint64_t seed, uint6
     r.seed = seed
     r.stream = stream
     runtime.run(NN_K_random, t.code, &r)
+    t.storage.version += 1
 
 
 def dropout(TensorBase x, double p, uint64_t seed, uint64_t stream):

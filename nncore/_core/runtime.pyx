@@ -28,6 +28,7 @@ cdef extern from "nncore.h" nogil:
     void nn_memory_stats(int64_t *in_use, int64_t *peak, int64_t *cached)
     void nn_memory_reset_peak()
     void nn_set_num_threads(int n)
+    void nn_hold_team(int hold)
     int nn_get_num_threads()
     void nn_set_parallel_threshold(double ns)
     double nn_get_parallel_threshold()
@@ -41,15 +42,14 @@ cdef void run(int kernel, int dtype, const void *args) noexcept:
         nn_run(kernel, dtype, args)
 
 
-cdef size_t scratch_size(int kernel, int dtype, const void *args) noexcept:
-    return nn_scratch(kernel, dtype, args)
-
-
 cdef void run_with_scratch(int kernel, int dtype, const void *args, void **scratch) except *:
     """run, with `*scratch` (a field of args) pointing to as much memory as the kernel asks for."""
     cdef size_t n = nn_scratch(kernel, dtype, args)
     if n:
-        scratch[0] = alloc(n)
+        scratch[0] = nn_alloc(n)
+        if scratch[0] == NULL:
+            nn_hold_team(0)
+            raise MemoryError(f"cannot allocate {n} bytes of scratch memory")
     with nogil:
         nn_run(kernel, dtype, args)
         if n:

@@ -6,6 +6,7 @@ cdef class Storage:
     cdef Py_buffer *borrowed      # somebody else's memory, or NULL: ours
     cdef public bint readonly     # nobody may write
     cdef public bint tracked      # a parameter's: every write bumps the version, NumPy views are read-only
+    cdef public bint shielded     # holds a recorded operation's result: NumPy views are read-only
     cdef public long version
     cdef public dict packs        # packed copies for gemm (dense.pyx)
     cdef object __weakref__
@@ -18,6 +19,7 @@ cdef class TensorBase:
     cdef int64_t dims[8]
     cdef int64_t steps[8]
     cdef bint wants_grad
+    cdef readonly bint channels_last  # memory order N, spatial..., C; the shape shows N, C, spatial...
     cdef public object grad_fn
     cdef public int output_nr
     cdef object grad_
@@ -27,6 +29,12 @@ cdef class TensorBase:
     cdef TensorBase alias(self)
 
 cdef TensorBase empty(int code, int ndim, const int64_t *dims)
+cdef TensorBase empty_channels_last(int code, int ndim, const int64_t *dims)
 cdef TensorBase empty_like(TensorBase t)
+cdef void memory_order(int ndim, int64_t *values) noexcept
+cpdef find_packed(Storage s, tuple key)
+cdef void keep_packed(Storage s, tuple key, Storage p)
 cdef TensorBase scalar(int code)
+cdef Storage new_storage(size_t nbytes)
 cdef int require_writable(TensorBase t) except -1
+cdef bint overlaps(TensorBase t) noexcept

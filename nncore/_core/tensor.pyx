@@ -18,6 +18,10 @@ cdef tuple _NO_ARGS = ()
 cdef int64_t MOST = <int64_t>1 << 46  # elements of one tensor: no product of sizes and item sizes overflows
 
 
+class OutOfRange(ValueError, IndexError):
+    """An index or axis that is not there: an IndexError, as Python's, and a ValueError, as all bad values."""
+
+
 def set_tensor_type(cls):
     """The class of new tensors: nncore.Tensor, defined above this layer."""
     global _tensor_type
@@ -57,6 +61,13 @@ cdef extern from *:
     object new_object(object type, object no_args)
 
 
+cdef Storage new_storage(size_t nbytes):
+    cdef Storage s = Storage.__new__(Storage)
+    s.nbytes = nbytes
+    s.data = <char *>runtime.alloc(nbytes)
+    return s
+
+
 cdef inline TensorBase _new():
     return <TensorBase>new_object(_tensor_type, _NO_ARGS)
 
@@ -76,7 +87,7 @@ cdef int _check_size(int ndim, const int64_t *dims) except -1:
 cdef TensorBase empty(int code, int ndim, const int64_t *dims):
     """A fresh row-major tensor; contents undefined."""
     cdef TensorBase t = _new()
-    cdef Storage s = Storage.__new__(Storage)
+    cdef Storage s
     cdef int64_t n = 1
     cdef int i
     _check_size(ndim, dims)
@@ -84,8 +95,7 @@ cdef TensorBase empty(int code, int ndim, const int64_t *dims):
         t.dims[i] = dims[i]
         t.steps[i] = n
         n *= dims[i]
-    s.nbytes = <size_t>(n * ITEMSIZE[code])
-    s.data = <char *>runtime.alloc(s.nbytes)
+    s = new_storage(<size_t>(n * ITEMSIZE[code]))
     t.storage = s
     t.data = s.data
     t.ndim = ndim
@@ -93,8 +103,53 @@ cdef TensorBase empty(int code, int ndim, const int64_t *dims):
     return t
 
 
+cdef TensorBase empty_channels_last(int code, int ndim, const int64_t *dims):
+    """A fresh tensor [N, C, spatial...] whose channels lie next to each other in memory."""
+    cdef TensorBase t = empty(code, ndim, dims)
+    cdef int64_t n = dims[1]
+    cdef int i
+    t.steps[1] = 1
+    for i in range(ndim - 1, 1, -1):
+        t.steps[i] = n
+        n *= dims[i]
+    t.steps[0] = n
+    t.channels_last = True
+    return t
+
+
 cdef TensorBase empty_like(TensorBase t):
-    return empty(t.code, t.ndim, t.dims)
+    return empty_channels_last(t.code, t.ndim, t.dims) if t.channels_last else empty(t.code, t.ndim, t.dims)
+
+
+cdef void memory_order(int ndim, int64_t *values) noexcept:
+    """Moves the channel's entry, the second, to the end: the order in which channels-last memory is walked."""
+    cdef int64_t c = values[1]
+    cdef int i
+    for i in range(1, ndim - 1):
+        values[i] = values[i + 1]
+    values[ndim - 1] = c
+
+
+# ---- packed copies of parameters ----
+#
+# A weight in training changes at every step and is packed on the way; a weight that stays is packed once, at its
+# second use at one version. Every write through the library changes the version.
+
+cpdef find_packed(Storage s, tuple key):
+    """The valid packed copy under this key; True if it is time to make one (keep_packed); False if not."""
+    if not s.tracked:
+        return False
+    if s.packs is None:
+        s.packs = {}
+    version, held = s.packs.get(key, (-1, None))
+    if version != s.version:
+        s.packs[key] = (s.version, None)
+        return False
+    return True if held is None else held
+
+
+cdef void keep_packed(Storage s, tuple key, Storage p):
+    s.packs[key] = (s.version, p)
 
 
 cdef TensorBase scalar(int code):
@@ -102,9 +157,21 @@ cdef TensorBase scalar(int code):
 
 
 cdef int require_writable(TensorBase t) except -1:
+    """Raises unless each element of t can be written alone."""
     if t.storage.readonly:
         raise ValueError("cannot write: the tensor's memory is read-only")
+    if overlaps(t):
+        raise ValueError("cannot write: elements of an expanded tensor share memory; write to a clone()")
     return 0
+
+
+cdef bint overlaps(TensorBase t) noexcept:
+    """Whether elements share memory, as expand() makes them."""
+    cdef int i
+    for i in range(t.ndim):
+        if t.steps[i] == 0 and t.dims[i] > 1 and t.count() > 0:
+            return True
+    return False
 
 
 cdef class TensorBase:
@@ -143,7 +210,9 @@ cdef class TensorBase:
         return t
 
     cdef TensorBase alias(self):
-        return self.view(self.ndim, self.dims, self.steps, 0)
+        cdef TensorBase t = self.view(self.ndim, self.dims, self.steps, 0)
+        t.channels_last = self.channels_last
+        return t
 
     # ---- for Python ----
 
@@ -249,15 +318,17 @@ cdef class TensorBase:
             self.steps[i] = other.steps[i]
         self.ndim = other.ndim
         self.code = other.code
+        self.channels_last = other.channels_last
         self.storage = other.storage
         self.data = other.data
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         cdef Py_ssize_t *meta
         cdef int i
-        cdef bint fixed = self.storage.readonly or self.storage.tracked or self.wants_grad
+        cdef bint fixed = self.storage.readonly or self.storage.tracked or self.storage.shielded or self.wants_grad
         if flags & PyBUF_WRITABLE and fixed:
-            raise BufferError("a parameter's memory is read-only: write with copy_() or p[...] = value")
+            raise BufferError("the memory of parameters and of recorded results is read-only: write with copy_() or "
+                              "p[...] = value, or work on a copy")
         if not self.contiguous() and (
                 flags & PyBUF_STRIDES != PyBUF_STRIDES or flags & PyBUF_C_CONTIGUOUS == PyBUF_C_CONTIGUOUS):
             raise BufferError("the tensor is not row-major: pass tensor.contiguous()")
@@ -334,8 +405,8 @@ def from_array(array):
     t.ndim = view.ndim
     for i in range(view.ndim):
         t.dims[i] = view.shape[i]
-        if view.strides[i] % size and view.shape[i] > 1:
-            raise ValueError("array: strides are not multiples of the item size; pass a copy")
+        if (view.strides[i] % size and view.shape[i] > 1) or <size_t>view.buf % size:
+            raise ValueError("array: not aligned to the item size, or strides are no multiples of it; pass a copy")
         t.steps[i] = view.strides[i] // size
     return t
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from nncore import _tape
 from nncore._core import elementwise
-from nncore._core.tensor import DTYPES, TensorBase, dtype_code, from_array
+from nncore._core.tensor import DTYPES, OutOfRange, TensorBase, dtype_code, from_array
 
 FLOAT32, FLOAT64, INT64, BOOL = range(4)
 _KINDS = {"f": FLOAT32, "i": INT64, "u": INT64, "b": BOOL}
@@ -45,6 +46,8 @@ def as_tensor(x, name="input", dtype=None):
         t = from_array(np.array(a, order="C"))  # strides that are no multiples of the item size
     if dtype is not None and t._code != dtype:
         t = elementwise.cast(t, dtype)
+    elif a is x and _tape.is_grad_enabled():  # backward may read it, and buffers are reused
+        t = elementwise.cast(t, t._code)
     return t
 
 
@@ -91,7 +94,7 @@ def axis(dim, ndim, name="dim"):
     d = integer(dim, name)
     n = ndim or 1
     if not -n <= d < n:
-        raise IndexError(f"{name}: expected {-n} to {n - 1} for a tensor of {ndim} dimensions, got {dim}")
+        raise OutOfRange(f"{name}: expected {-n} to {n - 1} for a tensor of {ndim} dimensions, got {dim}")
     return d % n
 
 
@@ -109,9 +112,18 @@ def axes(dim, ndim, name="dim"):
 
 def one_of(x, name, allowed):
     """x, which must be one of the strings."""
-    if x not in allowed:
+    if not isinstance(x, str) or x not in allowed:
         raise ValueError(f"{name}: expected {' or '.join(repr(a) for a in allowed)}, got {x!r}")
     return x
+
+
+def row_major(shape):
+    """Strides, in elements, of a dense array of this shape."""
+    strides, n = [], 1
+    for size in reversed(shape):
+        strides.append(n)
+        n *= size
+    return tuple(reversed(strides))
 
 
 def shape_arg(shape, name="shape"):

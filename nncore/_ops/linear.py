@@ -4,7 +4,7 @@ from nncore import _tape
 from nncore._core import dense
 from nncore._core.elementwise import contiguous
 from nncore._core.reduction import SUM, reduce
-from nncore._ops._check import as_float, as_tensor
+from nncore._ops._check import as_float, as_tensor, row_major
 from nncore._ops.arithmetic import crosswise, sum_to
 
 
@@ -22,7 +22,7 @@ def _product(a, b):
         a2 = contiguous(a)._view((rows, a.shape[-1]), (a.shape[-1], 1), 0)
         y = dense.matmul(a2, b)
         shape = (*a.shape[:-1], b.shape[-1])
-        return y._view(shape, _steps(shape), 0)
+        return y._view(shape, row_major(shape), 0)
     if a.ndim <= 3 and b.ndim <= 3 and (a.ndim < 3 or b.ndim < 3 or a.shape[0] == b.shape[0]):
         return dense.matmul(a, b)
     lead = _broadcast(a.shape[:-2], b.shape[:-2])
@@ -38,15 +38,7 @@ def _product(a, b):
         flat.append(t._view((count, m, n), (m * n, n, 1), 0))
     y = dense.matmul(*flat)
     shape = (*lead, a.shape[-2], b.shape[-1])
-    return y._view(shape, _steps(shape), 0)
-
-
-def _steps(shape):
-    steps, n = [], 1
-    for size in reversed(shape):
-        steps.insert(0, n)
-        n *= size
-    return tuple(steps)
+    return y._view(shape, row_major(shape), 0)
 
 
 def _broadcast(p, q):
@@ -152,7 +144,7 @@ def linear(input, weight, bias=None):
         dx = dw = db = None
         if x.requires_grad:
             dx = dense.matmul(dy2, w)
-            dx = dx._view(x.shape, _steps(x.shape), 0)
+            dx = dx._view(x.shape, row_major(x.shape), 0)
         if w.requires_grad:
             dw = dense.matmul(_swap(dy2), contiguous(x)._view((rows, in_features), (in_features, 1), 0))
         if b is not None and b.requires_grad:

@@ -1,7 +1,8 @@
 """Losses."""
 
+import numpy as np
+
 from nncore import _tape
-from nncore._core import elementwise
 from nncore._core import reduction as rowwise
 from nncore._core.elementwise import contiguous, ewise, ewise_sum
 from nncore._core.runtime import OPS
@@ -87,16 +88,16 @@ def cross_entropy(input, target, *, reduction="mean"):
     if t.shape != where:
         raise ValueError(f"target: expected class indices of shape {where} for logits of {x.shape}, got {t.shape}")
     rows, t = _rows_of_classes(x, t, True)
-    rows_c, t = contiguous(rows), contiguous(t)
+    rows_c = contiguous(rows)
     n = rows_c.shape[0]
-    rowwise.check_index(t, rows_c.shape[1], "target")
+    t = rowwise.checked_index(t, rows_c.shape[1], "target")
     scale = 1.0 if reduction != "mean" else (1.0 / n if n else float("nan"))
     y, lse = rowwise.cross_entropy(rows_c, t, scale, reduction == "none")
 
     def backward(dy):
         return (rowwise.cross_entropy_backward(rows_c, t, lse, dy, scale),)
 
-    y = _tape.record(y, "cross_entropy", (rows,), backward, (rows_c, t))
+    y = _tape.record(y, "cross_entropy", (rows,), backward, (rows_c,))
     return reshape(y, where) if reduction == "none" and where != y.shape else y
 
 
@@ -127,10 +128,9 @@ def nll_loss(input, target, *, reduction="mean"):
     if x.ndim == 0 or t.shape != where:
         raise ValueError(f"target: expected class indices of shape {where} for an input of {x.shape}, got {t.shape}")
     rows, t = _rows_of_classes(x, t, True)
-    t = contiguous(t)
-    rowwise.check_index(t, rows.shape[1], "target")
+    t = rowwise.checked_index(t, rows.shape[1], "target")
     n = rows.shape[0]
-    places = elementwise.cast(as_tensor(list(range(n))), INT64)
+    places = as_tensor(np.arange(n), "places")
     losses = -rows[places, t]
     if reduction == "none":
         return reshape(losses, where)

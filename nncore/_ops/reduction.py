@@ -40,7 +40,9 @@ def _expand(t, shape):
 
 
 def sum(input, dim=None, keepdim=False):
-    """Sum over axis or axes `dim` (all by default). Integers and bools give int64.
+    """Sum over axis or axes `dim` (all by default).
+
+    Integers and bools give int64, by way of float64 (exact up to 2^53).
 
     Sums are taken in an order fixed by the shape: partial sums in vectors, then in double (or as a binary tree).
 
@@ -85,7 +87,8 @@ def _extreme(op, name, doc):
             y = _reduce(op, x, tuple(range(x.ndim)))
 
             def spread(dy):  # equal extremes share the gradient evenly
-                here = ewise(OPS["eq"], x, y)
+                missing = y.item() != y.item()  # NaN: it equals nothing, itself included
+                here = ewise(OPS["ne"], x, x) if missing else ewise(OPS["eq"], x, y)
                 share = ewise(OPS["div"], dy, _reduce(SUM, here, tuple(range(x.ndim))))
                 return (ewise(OPS["mul"], here, share),)
 
@@ -97,12 +100,14 @@ def _extreme(op, name, doc):
             raise ValueError(f"input: cannot take the {name} over axis {d} of size 0, shape {x.shape}")
         y, index = reduce(op, x, d, d + 1, 1.0, True)
         n = x.shape[d]
-        places = as_tensor(np.arange(n).reshape((n,) + (1,) * (x.ndim - 1 - d)), "places", x._code)
+        code = x._code if n < 1 << 24 else FLOAT64  # positions must be exact
+        places = as_tensor(np.arange(n).reshape((n,) + (1,) * (x.ndim - 1 - d)), "places", code)
 
         def backward(dy, _):
-            at = elementwise.cast(_keep(index, (d,)), x._code)
+            at = elementwise.cast(_keep(index, (d,)), code)
             dy = dy if keepdim else _keep(dy, (d,))
-            return (ewise(OPS["max_backward"], dy, at, places),)
+            dx = ewise(OPS["max_backward"], elementwise.cast(dy, code) if dy._code != code else dy, at, places)
+            return (dx if code == x._code else elementwise.cast(dx, x._code),)
 
         if keepdim:
             y, kept = _keep(y, (d,)), _keep(index, (d,))

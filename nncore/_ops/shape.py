@@ -7,22 +7,14 @@ import numpy as np
 from nncore import _tape
 from nncore._core import elementwise, indexing
 from nncore._core.elementwise import contiguous, copy_into
-from nncore._core.tensor import TensorBase, from_array, new_empty, new_zeros
-from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_tensor, axis, integer, shape_arg
+from nncore._core.tensor import OutOfRange, TensorBase, from_array, new_empty, new_zeros
+from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_tensor, axis, integer, row_major, shape_arg
 from nncore._ops.arithmetic import sum_to
-
-
-def _strides_of(shape):
-    strides, n = [], 1
-    for size in reversed(shape):
-        strides.append(n)
-        n *= size
-    return tuple(reversed(strides))
 
 
 def _dense_view(t, shape):
     """Contiguous t under another shape of the same number of elements."""
-    return t._view(shape, _strides_of(shape), 0)
+    return t._view(shape, row_major(shape), 0)
 
 
 def reshape(input, *shape):
@@ -174,7 +166,7 @@ def _basic(x, key):
     shape, strides, offset, d = [], [], 0, 0
     given = sum(k is not None and k is not Ellipsis for k in key)
     if sum(k is Ellipsis for k in key) > 1:
-        raise IndexError("an index can only have a single ellipsis")
+        raise OutOfRange("an index can only have a single ellipsis")
     for k in key:
         if k is None:
             shape.append(1)
@@ -186,7 +178,7 @@ def _basic(x, key):
                 d += 1
         elif isinstance(k, slice):
             if d >= x.ndim:
-                raise IndexError(f"too many indices for a tensor of {x.ndim} dimensions")
+                raise OutOfRange(f"too many indices for a tensor of {x.ndim} dimensions")
             start, stop, step = k.indices(x.shape[d])
             n = len(range(start, stop, step))
             shape.append(n)
@@ -197,10 +189,10 @@ def _basic(x, key):
             return None
         else:
             if d >= x.ndim:
-                raise IndexError(f"too many indices for a tensor of {x.ndim} dimensions")
+                raise OutOfRange(f"too many indices for a tensor of {x.ndim} dimensions")
             i, n = operator.index(k), x.shape[d]
             if not -n <= i < n:
-                raise IndexError(f"index {i} is out of range for axis {d} of size {n}")
+                raise OutOfRange(f"index {i} is out of range for axis {d} of size {n}")
             offset += (i % n) * x.strides[d]
             d += 1
     shape += x.shape[d:]
@@ -212,7 +204,7 @@ def _as_index(k):
     """One index array, for NumPy's rules to combine."""
     if isinstance(k, TensorBase):
         if k._code not in (INT64, BOOL):
-            raise IndexError(f"tensors used as indices must be int64 or bool, got {k.dtype}")
+            raise OutOfRange(f"tensors used as indices must be int64 or bool, got {k.dtype}")
         return np.asarray(k)
     return k
 

@@ -8,10 +8,16 @@ from nncore.nn.module import Module
 class ReLU(Module):
     """max(x, 0), elementwise; the gradient at 0 is 0. Nair, Hinton, ICML 2010.
 
+    Args:
+        inplace: accepted for torch's sake; the input is never overwritten.
+
     >>> import nncore
     >>> ReLU()(nncore.tensor([-1.0, 2.0])).tolist()
     [0.0, 2.0]
     """
+
+    def __init__(self, inplace=False):
+        super().__init__()
 
     def forward(self, input):
         return F.relu(input)
@@ -84,13 +90,14 @@ class Dropout(Module):
 
     Args:
         p: probability of an element to be zeroed, 0 to 1, to a resolution of 1/65536.
+        inplace: accepted for torch's sake; the input is never overwritten.
 
     >>> import nncore
     >>> Dropout(0.5).eval()(nncore.tensor([1.0])).tolist()
     [1.0]
     """
 
-    def __init__(self, p=0.5):
+    def __init__(self, p=0.5, inplace=False):
         super().__init__()
         self.p = number(p, "p", 0, 1)
 

@@ -32,7 +32,7 @@ class Linear(Module):
     (5, 2)
     """
 
-    def __init__(self, in_features, out_features, bias=True, dtype="float32"):
+    def __init__(self, in_features, out_features, bias=True, *, dtype="float32"):
         super().__init__()
         self.in_features = integer(in_features, "in_features", 0)
         self.out_features = integer(out_features, "out_features", 0)

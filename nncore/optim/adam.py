@@ -34,6 +34,9 @@ class Adam(Optimizer):
             params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         )
 
+    def _state_names(self, group):
+        return ("exp_avg", "exp_avg_sq")
+
     def check_options(self, group):
         for name in ("lr", "eps", "weight_decay"):
             number(group[name], name, 0)
@@ -44,7 +47,7 @@ class Adam(Optimizer):
 
     def _update(self, group, params):
         if params[0] not in self.state:
-            self._init_state(params, ["exp_avg", "exp_avg_sq"])
+            self._init_state(params, self._state_names(group))
         states = [self.state[p] for p in params]
         b1, b2 = group["betas"]
         kernels.adam(

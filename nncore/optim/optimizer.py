@@ -2,7 +2,7 @@
 
 from nncore._core.tensor import TensorBase, new_zeros
 from nncore._grad import enable_grad
-from nncore._ops._check import as_tensor, is_number
+from nncore._ops._check import as_tensor, is_number, row_major
 
 
 class Optimizer:
@@ -55,6 +55,10 @@ class Optimizer:
         self.check_options(group)
         self.param_groups.append(group)
 
+    def _state_names(self, group):
+        """Names of the arrays kept for each parameter, besides its step count."""
+        return ()
+
     def check_options(self, group):
         """Raises ValueError or TypeError for option values that make no sense."""
 
@@ -84,7 +88,11 @@ class Optimizer:
                 loss = closure()
         for group in self.param_groups:
             for params in self._batches(group):
-                self._update(group, params)
+                try:
+                    self._update(group, params)
+                except TypeError:
+                    self.check_options(group)  # names the option, if it was one
+                    raise
         return loss
 
     def _batches(self, group):
@@ -103,12 +111,8 @@ class Optimizer:
         flat = {n: new_zeros((total,), code) for n in names}
         at = 0
         for p in params:
-            strides, n = [], 1
-            for size in reversed(p.shape):
-                strides.insert(0, n)
-                n *= size
-            self.state[p] = {"step": 0, **{k: f._view(p.shape, tuple(strides), at) for k, f in flat.items()}}
-            at += n
+            self.state[p] = {"step": 0, **{k: f._view(p.shape, row_major(p.shape), at) for k, f in flat.items()}}
+            at += p.numel()
 
     def _update(self, group, params):
         raise NotImplementedError
@@ -159,6 +163,10 @@ class Optimizer:
                     raise ValueError(f"state_dict: {k} of parameter {number} has shape {v.shape}, expected {p.shape}")
                 state[p][k] = new_zeros(p.shape, p._code).copy_(v)
         for g, s in zip(groups, saved):
+            for p in g["params"]:
+                missing = [k for k in self._state_names({**g, **s}) if p in state and k not in state[p]]
+                if missing:
+                    raise ValueError(f"state_dict: {missing} missing for a parameter; it is another optimizer's state")
             self.check_options({**g, **{k: v for k, v in s.items() if k != "params"}})
         for g, s in zip(groups, saved):
             g.update({k: v for k, v in s.items() if k != "params"})

@@ -42,6 +42,9 @@ class SGD(Optimizer):
             },
         )
 
+    def _state_names(self, group):
+        return ("momentum_buffer",) if group["momentum"] else ()
+
     def check_options(self, group):
         for name in ("lr", "momentum", "weight_decay"):
             number(group[name], name, 0)
@@ -54,7 +57,7 @@ class SGD(Optimizer):
         if group["momentum"]:
             first = params[0] not in self.state
             if first:
-                self._init_state(params, ["momentum_buffer"])
+                self._init_state(params, self._state_names(group))
             buffers = [self.state[p]["momentum_buffer"] for p in params]
         kernels.sgd(
             params,

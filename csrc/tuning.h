@@ -26,7 +26,8 @@
 /* A is read in place while fewer than this many columns of B pass over it. */
 #define NN_PACK_A_MIN_N 192
 
-/* How far ahead a transposing pack prefetches, in elements. */
+/* How far ahead a pack prefetches: in rows, and in elements of a row if it transposes. */
+#define NN_PACK_ROWS_AHEAD 8
 #define NN_PACK_AHEAD (128 / (int)sizeof(real))
 
 /* Elements per parallel chunk of elementwise work, and per staging buffer (stays in L1). */

@@ -115,14 +115,14 @@ def test_read_only(dtype):
     assert t._storage.version > before
 
 
-def test_wrap_index():
+def test_checked_index():
     """Negative indices count from the end; what is out of range is an error that names it."""
-    wrapped = indexing.wrap_index(from_array(np.array([[0, -1], [4, -5]])), 5, "index")
+    wrapped = indexing.checked_index(from_array(np.array([[0, -1], [4, -5]])), 5, "index", True)
     assert np.asarray(wrapped).tolist() == [[0, 4], [4, 0]]
-    assert np.asarray(indexing.wrap_index(from_array(np.arange(6)[::-2]), 6, "index")).tolist() == [5, 3, 1]
+    assert np.asarray(indexing.checked_index(from_array(np.arange(6)[::-2]), 6, "index", True)).tolist() == [5, 3, 1]
     for bad in (5, -6, 2**62, -(2**63)):
-        with pytest.raises(IndexError, match=f"index {bad} is out of range"):
-            indexing.wrap_index(from_array(np.array([0, bad])), 5, "index")
+        with pytest.raises(IndexError, match=f"index: expected .* got {bad} at position 1"):
+            indexing.checked_index(from_array(np.array([0, bad])), 5, "index", True)
 
 
 COVERS = {"gather": test_gather, "scatter": test_scatter, "scatter_add": test_scatter_add}

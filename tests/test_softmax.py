@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nncore._core import reduction, runtime, tensor
+from nncore._core import indexing, reduction, runtime, tensor
 
 from . import reference, shapes, tolerance
 
@@ -259,9 +259,9 @@ def test_targets_are_checked():
     """An index outside of the classes is refused, with its place."""
     for bad in (-1, 3):
         with pytest.raises(ValueError, match="position 1"):
-            reduction.checked_index(from_array(np.array([0, bad, 1])), 3, "target")
+            indexing.checked_index(from_array(np.array([0, bad, 1])), 3, "target")
     given = np.array([0, 2, 1])
-    copy = reduction.checked_index(from_array(given), 3, "target")
+    copy = indexing.checked_index(from_array(given), 3, "target")
     given[:] = 7
     assert copy.tolist() == [0, 2, 1]
 

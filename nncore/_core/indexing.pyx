@@ -53,18 +53,21 @@ def scatter(TensorBase x, TensorBase index, TensorBase y, int64_t inner):
     x.storage.version += 1
 
 
-def wrap_index(TensorBase index, int64_t n, str name):
-    """A contiguous int64 copy of index with negative values counted from the end; checked against n."""
+def checked_index(TensorBase index, int64_t n, str name, bint wrap=False):
+    """A private row-major copy of an int64 tensor, whose elements are all in [0, n); with `wrap`, negative ones count from
+    the end. Backward reads it again, and the caller's memory may have changed by then."""
     cdef TensorBase out
     cdef const int64_t *p
     cdef int64_t *q
-    cdef int64_t i
+    cdef int64_t i, least = -n if wrap else 0
     index = contiguous(index)
     out = empty(NN_INT64, index.ndim, index.dims)
     p = <const int64_t *>index.data
     q = <int64_t *>out.data
     for i in range(index.count()):
-        q[i] = p[i] + n if p[i] < 0 else p[i]
-        if q[i] < 0 or q[i] >= n:
-            raise OutOfRange(f"{name}: index {p[i]} is out of range for a dimension of size {n}")
+        q[i] = p[i]  # read once
+        if q[i] < least or q[i] >= n:
+            raise OutOfRange(f"{name}: expected indices from {least} to {n - 1}, got {q[i]} at position {i}")
+        if q[i] < 0:
+            q[i] += n
     return out

@@ -74,24 +74,6 @@ def softmax_backward(TensorBase y, TensorBase dy, bint log):
     return dx
 
 
-def checked_index(TensorBase index, int64_t n, str name):
-    """A private row-major copy of an int64 tensor, whose elements are all in [0, n): backward reads it again, and the
-    caller's memory may have changed by then."""
-    cdef TensorBase out
-    cdef const int64_t *p
-    cdef int64_t *q
-    cdef int64_t i
-    index = contiguous(index)
-    out = empty(NN_INT64, index.ndim, index.dims)
-    p = <const int64_t *>index.data
-    q = <int64_t *>out.data
-    for i in range(index.count()):
-        q[i] = p[i]
-        if q[i] < 0 or q[i] >= n:
-            raise ValueError(f"{name}: expected indices from 0 to {n - 1}, got {q[i]} at position {i}")
-    return out
-
-
 def cross_entropy(TensorBase x, TensorBase target, double scale, bint per_row):
     """(scale * summed loss, or each row's loss if per_row; log-sum-exp of the rows in two parts [rows, 2], for backward)."""
     cdef nn_cross_entropy_args a

@@ -3,6 +3,7 @@
 import numpy as np
 
 from nncore import _tape
+from nncore._core import indexing
 from nncore._core import reduction as rowwise
 from nncore._core.elementwise import contiguous, ewise, ewise_sum
 from nncore._core.runtime import OPS
@@ -90,7 +91,7 @@ def cross_entropy(input, target, *, reduction="mean"):
     rows, t = _rows_of_classes(x, t, True)
     rows_c = contiguous(rows)
     n = rows_c.shape[0]
-    t = rowwise.checked_index(t, rows_c.shape[1], "target")
+    t = indexing.checked_index(t, rows_c.shape[1], "target")
     scale = 1.0 if reduction != "mean" else (1.0 / n if n else float("nan"))
     y, lse = rowwise.cross_entropy(rows_c, t, scale, reduction == "none")
 
@@ -128,7 +129,7 @@ def nll_loss(input, target, *, reduction="mean"):
     if x.ndim == 0 or t.shape != where:
         raise ValueError(f"target: expected class indices of shape {where} for an input of {x.shape}, got {t.shape}")
     rows, t = _rows_of_classes(x, t, True)
-    t = rowwise.checked_index(t, rows.shape[1], "target")
+    t = indexing.checked_index(t, rows.shape[1], "target")
     n = rows.shape[0]
     places = as_tensor(np.arange(n), "places")
     losses = -rows[places, t]

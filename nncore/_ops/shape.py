@@ -222,7 +222,7 @@ def _rows(x, key):
     if isinstance(key, np.ndarray) and key.dtype.kind in "iu" and x.ndim:
         key = from_array(key.astype(np.int64))
     if isinstance(key, TensorBase) and key._code == INT64 and x.ndim:
-        return indexing.wrap_index(key, x.shape[0], "index")
+        return indexing.checked_index(key, x.shape[0], "index", True)
     return None
 
 

@@ -1,7 +1,5 @@
 """Convolutional layers in one, two and three dimensions, and transposed."""
 
-import math
-
 from nncore._core.tensor import new_empty
 from nncore._ops._check import float_code, integer
 from nncore._ops.conv import per_axis
@@ -72,10 +70,7 @@ class _ConvNd(Module):
 
     def reset_parameters(self):
         """Draws the parameters anew."""
-        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            bound = 1 / math.sqrt(math.prod(self.weight.shape[1:]))
-            init.uniform_(self.bias, -bound, bound)
+        init.default_(self.weight, self.bias)
 
     def extra_repr(self):
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -118,6 +118,16 @@ def kaiming_normal_(tensor, a=0, mode="fan_in", nonlinearity="leaky_relu"):
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity))
 
 
+def default_(weight, bias=None):
+    """torch's default for linear and convolutional layers: both uniform on (-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    fan = _fans(weight)[0]
+    bound = 1 / math.sqrt(fan) if fan else 0.0
+    uniform_(weight, -bound, bound)
+    if bias is not None:
+        uniform_(bias, -bound, bound)
+    return weight
+
+
 def orthogonal_(tensor, gain=1.0):
     """Rows (or columns, if there are more rows) orthonormal, times gain. Saxe, McClelland, Ganguli, 2013."""
     _check(tensor)

@@ -1,7 +1,5 @@
 """Fully connected layers."""
 
-import math
-
 from nncore._core.tensor import new_empty
 from nncore._ops._check import float_code, integer
 from nncore.nn import functional as F
@@ -46,10 +44,7 @@ class Linear(Module):
 
     def reset_parameters(self):
         """Draws the parameters anew."""
-        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            bound = 1 / math.sqrt(self.in_features) if self.in_features else 0
-            init.uniform_(self.bias, -bound, bound)
+        init.default_(self.weight, self.bias)
 
     def forward(self, input):
         return F.linear(input, self.weight, self.bias)

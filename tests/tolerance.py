@@ -55,7 +55,7 @@ _result = lambda y, a, b, c, s, t: np.abs(y)
 _felt = lambda base, exponent: np.where(base == 0, 0, np.abs(exponent * np.log(np.abs(base))))
 
 # fmt: off
-EXACT_OPS = ("fill", "copy", "neg", "abs", "sign", "relu", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge",
+EXACT_OPS = ("fill", "copy", "neg", "abs", "relu", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge",
              "where", "clamp", "abs_backward", "relu_backward", "max_backward", "clamp_backward")
 ROUNDED_OPS = ("square", "sqrt", "reciprocal", "scale", "add_scalar", "rsub_scalar", "rdiv_scalar", "add", "sub", "mul",
                "div")
@@ -67,8 +67,6 @@ ROUNDINGS = {
     **dict.fromkeys(ROUNDED_OPS, (0.5, _result)),
     "maximum_backward": EXACT,  # halves are exact
     "minimum_backward": EXACT,
-    "affine": (1, lambda y, a, b, c, s, t: np.abs(a * s) + np.abs(y)),
-    "axpy": (1, lambda y, a, b, c, s, t: np.abs(a * s) + np.abs(y)),
     # the C library's pow is within 1 ulp, and a ulp is at most eps of the number
     "pow_scalar": (1, _result),
     "pow": (1, _result),

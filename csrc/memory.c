@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include "nncore.h"
+#include "tuning.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -15,9 +16,6 @@
 
 #define ALIGN ((size_t)64)
 #define HUGE ((size_t)2 << 20)
-#define SLAB ((size_t)8 << 20)
-#define SKEW_LINES 61 /* of 64 bytes: offsets within one 4 KiB page */
-#define KEEP ((int64_t)256 << 20)
 
 typedef struct block {
     struct block *next;
@@ -60,7 +58,7 @@ static char *map_aligned(size_t bytes)
     return p;
 }
 
-static size_t mapped_size(size_t size) { return (size + SKEW_LINES * ALIGN + HUGE - 1) & ~(HUGE - 1); }
+static size_t mapped_size(size_t size) { return (size + NN_SKEW_LINES * ALIGN + HUGE - 1) & ~(HUGE - 1); }
 static void unmap(void *p, size_t size) { munmap((void *)((uintptr_t)p & ~(uintptr_t)(HUGE - 1)), mapped_size(size)); }
 
 static void account(int64_t bytes)
@@ -108,14 +106,14 @@ void *nn_alloc(size_t bytes)
     } else if (size >= HUGE) {
         p = map_aligned(mapped_size(size));
         if (p) {
-            heap.skew = (heap.skew + 23) % SKEW_LINES; /* coprime: neighbours in time are far apart */
+            heap.skew = (heap.skew + NN_SKEW_STEP) % NN_SKEW_LINES;
             p = (char *)p + heap.skew * ALIGN;
         }
     } else {
         if ((size_t)(heap.slab_end - heap.slab) < size) {
-            char *slab = map_aligned(SLAB);
+            char *slab = map_aligned(NN_SLAB_BYTES);
             heap.slab = slab;
-            heap.slab_end = slab ? slab + SLAB : NULL;
+            heap.slab_end = slab ? slab + NN_SLAB_BYTES : NULL;
         }
         p = heap.slab;
         if (p) heap.slab += size;
@@ -153,7 +151,7 @@ void nn_free(void *p, size_t bytes)
     heap.freed[c] = p;
     heap.cached += (int64_t)size;
     heap.used_at[c] = ++heap.clock;
-    int64_t keep = heap.peak > KEEP ? heap.peak : KEEP;
+    int64_t keep = heap.peak > NN_KEEP_BYTES ? heap.peak : NN_KEEP_BYTES;
     while (heap.cached > keep && drop_oldest()) {
     }
     pthread_mutex_unlock(&heap.lock);

@@ -202,7 +202,7 @@ static void worker(int tid)
         int64_t until = now_ns() + NN_SPIN_NS;
         for (int i = 0; atomic_load(&team.word) >> 40 == seen; i++) {
             relax();
-            if (i % 64 == 63 && now_ns() > until) {
+            if (i % NN_SPINS_PER_LOOK == NN_SPINS_PER_LOOK - 1 && now_ns() > until) {
                 pthread_mutex_lock(&team.sleep_lock);
                 atomic_fetch_add(&team.sleeping, 1);
                 while (atomic_load(&team.word) >> 40 == seen) pthread_cond_wait(&team.wake, &team.sleep_lock);
@@ -289,7 +289,7 @@ void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanosecon
     take_part(0);
     inside = 0;
     for (int i = 0; atomic_load(&team.done) < chunks; i++)
-        if (i < 2000) relax();
+        if (i < NN_SPINS_BEFORE_YIELD) relax();
         else sched_yield();
     pthread_mutex_unlock(&team.busy);
 }

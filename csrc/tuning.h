@@ -1,8 +1,12 @@
-/* Every tuned constant, with the machine, date and command that set it. */
+/* Every tuned constant. Each section names the command by whose figures its values are set: run it before and after
+ * a change. Machine and date: AMD EPYC 9R14-class Zen 4 (2 cores, 32 KiB L1d, 1 MiB L2 each), gcc 12.2, 2026-11-21.
+ *
+ * NN_SUM_*, NN_EWISE_CHUNK, NN_ROWS_CHUNK, NN_STAGE_BUF, NN_CONV_C_CHUNK and NN_CONV_WEIGHT_CHUNKS also fix the
+ * order of a sum: another value gives other bits. */
 #ifndef NN_TUNING_H
 #define NN_TUNING_H
 
-/* Set 2026-11-21 on AMD EPYC 9R14-class Zen 4 (2 cores, 1 MiB L2 each), gcc 12.2: `make bench`. */
+/* ---- GEMM: `make bench-kernels ONLY=gemm` ---- */
 
 /* GEMM micro-tile: MR rows by NV vectors. 6x4 zmm is 24 accumulators, 4 of B, 1 broadcast: 29 of 32. */
 #define NN_MR 6
@@ -30,9 +34,49 @@
 #define NN_PACK_ROWS_AHEAD 8
 #define NN_PACK_AHEAD (128 / (int)sizeof(real))
 
-/* Elements per parallel chunk of elementwise work, and per staging buffer (stays in L1). */
+/* Rows of A packed by one parallel chunk. */
+#define NN_PACK_A_ROWS (16 * NN_MR)
+
+/* ---- convolution: `make bench-kernels ONLY=conv` ---- */
+
+/* Points of the result in a chunk, at least: enough tiles for a panel of weights to be worth its load. */
+#define NN_CONV_PIXELS 144
+/* Gradient of the weight: points of dY packed at a time (512 x NR floats: 128 KiB of L2), channels of x per chunk, and
+ * the chunks to have at least: with fewer, the images are divided too. */
+#define NN_CONV_BLOCK_POINTS 512
+#define NN_CONV_C_CHUNK 48
+#define NN_CONV_WEIGHT_CHUNKS 16
+/* One thread's time, in ns, to pack one number of the weight, and to add one partial sum of its gradient. */
+#define NN_CONV_PACK_NS 4.0
+#define NN_CONV_SUM_NS 2.0
+
+/* ---- work by rows and elements: `make bench-kernels ONLY="pool bandwidth"` ----
+ * A chunk is a few microseconds of work, so that claiming it costs nothing beside it, on data that stay in L1 or L2. */
+
+/* Elements per chunk of elementwise work, and per staging buffer (stays in L1). */
 #define NN_EWISE_CHUNK 16384
 #define NN_STAGE_BUF 256
+/* Numbers of the result per chunk of pooling; numbers of the rows of a chunk of softmax and cross-entropy. */
+#define NN_POOL_CHUNK 8192
+#define NN_ROWS_CHUNK 4096
+/* One thread's time for such rows, in ns: per byte, and per row. */
+#define NN_ROWS_NS_PER_BYTE 0.25
+#define NN_ROWS_NS 10.0
+/* Sums along rows: the block added in vectors, and the piece that is one chunk; across rows: rows of a block and of a
+ * piece, and the vectors of columns in a chunk. */
+#define NN_SUM_BLOCK 512
+#define NN_SUM_PIECE 65536
+#define NN_SUM_ROWS 64
+#define NN_SUM_ROW_PIECE 4096
+#define NN_SUM_COLUMNS 8
+/* Columns that one chunk of a scatter writes, for all indices. */
+#define NN_GATHER_COLUMNS 1024
+/* Groups of random numbers (or of dropout's decisions) per chunk; one thread's time per number, in ns. */
+#define NN_RANDOM_CHUNK 256
+#define NN_RANDOM_NS 3.0
+#define NN_DROPOUT_NS 1.0
+
+/* ---- threads: `make bench-steps` ---- */
 
 /* One thread's speed, from which the threads of an operation follow: ns = bytes / NN_GBPS, flops / NN_GFLOPS. */
 #define NN_GBPS 12.0
@@ -41,7 +85,22 @@
 /* Work in ns from which a second thread pays: when the team is awake, and when it must be woken. */
 #define NN_PARALLEL_AWAKE_NS 5000.0
 #define NN_PARALLEL_ASLEEP_NS 40000.0
-/* How long an idle thread spins before it sleeps. */
+/* Chunks per thread, at least, of products and convolutions: a thread that comes late finds less to do. */
+#define NN_CHUNKS_PER_THREAD 4
+/* How long an idle thread spins before it sleeps, and the spins between two looks at the clock. */
 #define NN_SPIN_NS 100000
+#define NN_SPINS_PER_LOOK 64
+/* Spins of a caller that waits for the last chunks, before it yields its core. */
+#define NN_SPINS_BEFORE_YIELD 2000
+
+/* ---- memory: `make bench-steps` ---- */
+
+/* Small blocks are carved from slabs; at least this much of what was freed is kept for reuse. */
+#define NN_SLAB_BYTES ((size_t)8 << 20)
+#define NN_KEEP_BYTES ((int64_t)256 << 20)
+/* Large blocks start at a line (64 bytes) of a 4 KiB page that moves on by NN_SKEW_STEP from block to block; the two
+ * are coprime, so that neighbours in time are far apart. */
+#define NN_SKEW_LINES 61
+#define NN_SKEW_STEP 23
 
 #endif

@@ -9,10 +9,13 @@ from nncore._core import runtime, tensor
 
 dtype_code, from_array, new_empty = tensor.dtype_code, tensor.from_array, tensor.new_empty
 
+# Of csrc/tuning.h (test_isa.py holds them to it):
 MR = 6  # rows of the GEMM micro-tile
-KC_BYTES, KB_BYTES, NC_BYTES = 2048, 16384, 8192  # GEMM's blocks: csrc/tuning.h
+KC_BYTES, KB_BYTES, NC_BYTES = 2048, 16384, 8192  # GEMM's blocks
 PACK_B_MIN_M, PACK_A_MIN_N, PACK_A_MIN_K, MC, WIDE_M = 48, 192, 64, 96, 384
-CONV_PIXELS, CONV_BLOCK_POINTS, CONV_C_CHUNK = 144, 512, 48  # csrc/kernels/conv.inc
+CONV_PIXELS, CONV_BLOCK_POINTS, CONV_C_CHUNK, CONV_WEIGHT_CHUNKS = 144, 512, 48, 16
+POOL_CHUNK, GATHER_COLUMNS, RANDOM_CHUNK = 8192, 1024, 256
+SUM_BLOCK, SUM_PIECE, SUM_ROWS, SUM_ROW_PIECE = 512, 65536, 64, 4096
 CHUNK, STAGE = 16384, 256  # elementwise: elements per parallel chunk, per staging buffer
 
 
@@ -155,7 +158,7 @@ def conv_points(dtype):
     out += [conv(2, 2, lanes + 1, (h, 15), (1, 3), padding=(1, 1)) for h in around(Q // 16 + 1)]
     out += [conv(1, 2, 3, (45, 29), (3, 3), stride=s, padding=1) for s in (1, 2)]
     out += [conv(2, c, 3, (3, 4), (2, 2)) for c in (*around(C), 2 * C + 1)]
-    out += [conv(n, 3, 2, (3, 4), (2, 2), padding=1) for n in (*around(16), 33)]
+    out += [conv(n, 3, 2, (3, 4), (2, 2), padding=1) for n in (*around(CONV_WEIGHT_CHUNKS), 2 * CONV_WEIGHT_CHUNKS + 1)]
     out += [conv(11, C + 1, NR + 1, (3, 2), (2, 2)), conv(7, 3, 2, (4, 4), (3, 3), padding=1, groups=3)]
     out += [conv(0, 3, 4, (4, 5), (3, 3)), conv(0, 3, 4, (4, 5), (1, 1))]
     return out

@@ -9,7 +9,7 @@ from . import shapes, tolerance
 
 from_array = tensor.from_array
 
-COLUMNS = 1024  # csrc/kernels/gather.inc: columns per chunk of scatter
+COLUMNS = shapes.GATHER_COLUMNS
 
 
 def gather(x, index):

@@ -3,7 +3,6 @@
 import importlib
 import os
 import pkgutil
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -189,8 +188,6 @@ def test_sizes_are_the_source_s():
         words = line.split()
         if words[:1] == ["#define"] and len(words) > 2 and words[2].isdigit():
             defined[words[1]] = int(words[2])
-    for name, value in re.findall(r"(CONV_\w+) = (\d+)", (csrc / "kernels" / "conv.inc").read_text()):
-        defined[name] = int(value)
     for name, value in {
         "NN_MR": shapes.MR,
         "NN_KC_BYTES": shapes.KC_BYTES,
@@ -202,9 +199,17 @@ def test_sizes_are_the_source_s():
         "NN_PACK_A_MIN_N": shapes.PACK_A_MIN_N,
         "NN_EWISE_CHUNK": shapes.CHUNK,
         "NN_STAGE_BUF": shapes.STAGE,
-        "CONV_PIXELS": shapes.CONV_PIXELS,
-        "CONV_BLOCK_POINTS": shapes.CONV_BLOCK_POINTS,
-        "CONV_C_CHUNK": shapes.CONV_C_CHUNK,
+        "NN_CONV_PIXELS": shapes.CONV_PIXELS,
+        "NN_CONV_BLOCK_POINTS": shapes.CONV_BLOCK_POINTS,
+        "NN_CONV_C_CHUNK": shapes.CONV_C_CHUNK,
+        "NN_CONV_WEIGHT_CHUNKS": shapes.CONV_WEIGHT_CHUNKS,
+        "NN_POOL_CHUNK": shapes.POOL_CHUNK,
+        "NN_GATHER_COLUMNS": shapes.GATHER_COLUMNS,
+        "NN_RANDOM_CHUNK": shapes.RANDOM_CHUNK,
+        "NN_SUM_BLOCK": shapes.SUM_BLOCK,
+        "NN_SUM_PIECE": shapes.SUM_PIECE,
+        "NN_SUM_ROWS": shapes.SUM_ROWS,
+        "NN_SUM_ROW_PIECE": shapes.SUM_ROW_PIECE,
     }.items():
         assert defined[name] == value, f"{name} has changed: change tests/shapes.py"
 

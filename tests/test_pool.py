@@ -16,7 +16,6 @@ from . import reference, shapes, tolerance
 
 from_array = tensor.from_array
 
-POOL_WORK = 8192  # numbers per chunk: csrc/kernels/pool.inc
 
 # (size, kernel, stride, padding, dilation, ceil_mode); stride None: the kernel
 GEOMETRIES = [
@@ -437,7 +436,7 @@ def test_threads(isa, dtype, rng):
             where = None if average else np.asarray(kernels.indices(y, index))
             dy = from_array(channels_last(numbers(rng, *y.shape[:2], y.shape[2:], dtype)))
             dx = kernels.backward(dy, windows, index, x.shape)
-            pieces = -(-n * size[0] * size[1] // (1 + POOL_WORK // (c + 1)))
+            pieces = -(-n * size[0] * size[1] // (1 + shapes.POOL_CHUNK // (c + 1)))
             runtime.set_parallel_threshold(0.0)
             for threads in (1, 2, 3, 7):
                 runtime.set_num_threads(threads)

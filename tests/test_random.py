@@ -12,7 +12,7 @@ from . import reference, shapes, tolerance
 
 from_array = tensor.from_array
 
-GROUPS_PER_CHUNK = 256  # csrc/kernels/random.inc
+GROUPS_PER_CHUNK = shapes.RANDOM_CHUNK
 SEEDS = [(0, 0), (1, 2), (2**64 - 1, 2**64 - 1), (0x0123456789ABCDEF, 2**32)]
 
 

@@ -11,7 +11,7 @@ from .reference import wide
 
 from_array = tensor.from_array
 
-BLOCK, PIECE, ROWS, ROW_PIECE = 512, 65536, 64, 4096  # csrc/kernels/reduce.inc
+BLOCK, PIECE, ROWS, ROW_PIECE = shapes.SUM_BLOCK, shapes.SUM_PIECE, shapes.SUM_ROWS, shapes.SUM_ROW_PIECE
 
 
 def run(op, x, first, last, scale=1.0, with_index=False):

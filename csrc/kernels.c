@@ -7,7 +7,10 @@
 
 #include "kernels/vmath.inc"
 #include "kernels/gemm.inc"
+#include "kernels/conv_window.inc"
+#include "kernels/conv_few.inc"
 #include "kernels/conv.inc"
+#include "kernels/conv_weight.inc"
 #include "kernels/pool.inc"
 #include "kernels/elementwise.inc"
 #include "kernels/reduce.inc"

@@ -41,6 +41,9 @@
 
 /* Points of the result in a chunk, at least: enough tiles for a panel of weights to be worth its load. */
 #define NN_CONV_PIXELS 144
+/* To few outputs: the taps from which laying x out in planes pays, and the bytes of the planes of a chunk (they stay in L2). */
+#define NN_FEW_TAPS 4
+#define NN_FEW_BYTES (128 << 10)
 /* Gradient of the weight: points of dY packed at a time (512 x NR floats: 128 KiB of L2), channels of x per chunk, and
  * the chunks to have at least: with fewer, the images are divided too. */
 #define NN_CONV_BLOCK_POINTS 512

@@ -374,7 +374,8 @@ def test_packed_copies_are_not_mixed_up(isa, dtype, rng):
 
 
 def test_nan_and_infinity(isa, dtype, rng):
-    """They reach exactly the results whose sums they are in; all else has the bits that it had."""
+    """They reach exactly the results whose sums they are in; all else has the bits that it had. Whether the zeros of the
+    border are in the sums of the weight's gradient is open: dY times them is NaN or nothing."""
     NR, _ = shapes.tile(dtype)
     for c in (
         shapes.conv(2, 3, NR + 1, (9, 8), (3, 2), padding=1),
@@ -412,7 +413,8 @@ def test_nan_and_infinity(isa, dtype, rng):
                 hit = reference.conv_weight_gradient(np.ones_like(x), mark, c.kernel, *oracle(c))[0] > 0
                 got = np.asarray(weight_gradient(c, x, z))
                 assert not np.isfinite(got[hit]).any(), f"{bad} {c}"
-                tolerance.same_bits(got[~hit], dw[~hit], f"weight gradient of dy {bad} {c}")
+                rest = ~hit & (np.isfinite(got) | (np.arange(len(got)) != at[1]).reshape(-1, *[1] * (got.ndim - 1)))
+                tolerance.same_bits(got[rest], dw[rest], f"weight gradient of dy {bad} {c}")
 
 
 # ---- the public functions ----

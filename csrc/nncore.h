@@ -142,11 +142,13 @@ typedef struct {
     uint64_t seed, stream;
 } nn_dropout_args;
 
-/* One fused pass over a list of parameters. */
+/* One fused pass over a list of parameters; which states there are: optim.def. */
+enum { NN_MAX_STATES = 13 };
 typedef struct {
     void *p;
-    const void *g;
-    void *s0, *s1; /* sgd: momentum buffer, -; adam: m, v */
+    const void *g;          /* NULL: updated without a gradient */
+    void *s[NN_MAX_STATES]; /* NULL: not there */
+    const double *norm;     /* adasecant: squared norm of g; clip_norm: norm of all arrays */
     int64_t n;
 } nn_chunk;
 
@@ -155,12 +157,27 @@ typedef struct {
     int64_t n_chunks;
     double lr, weight_decay;
     int maximize;
-    double momentum, dampening; /* sgd */
-    int nesterov, first;        /* first: the momentum buffer is written with g */
-    double beta1, beta2, eps;   /* adam */
-    double bias1, bias2;        /* 1 - beta^t */
-    int decoupled;              /* weight decay as AdamW's */
+    int decoupled;                    /* weight decay shrinks p by lr weight_decay, apart from the gradient */
+    int first;                        /* the first step */
+    int nesterov, correct;            /* sgd; adasecant: reduce the variance of g */
+    double momentum, dampening;       /* sgd, rmsprop */
+    double beta1, beta2, eps;         /* decays of means of g and of g^2 */
+    double bias1, bias2;              /* 1 - beta^t */
+    double along_g, along_m;          /* nadam: steps along the gradient and its mean */
+    double rectify;                   /* radam: r_t, or 0 while the variance is intractable */
+    double grow, shrink, least, most; /* rprop: factors and bounds of the step; clip: most */
+    double lambd, mu;                 /* asgd: decay, 1 / (steps averaged) */
+    double gamma_clip, delta_clip;    /* adasecant; infinite: no bound */
 } nn_optim_args;
+
+/* sums[k] = sum of |x|^p over chunks[k].p, or its largest |x| for p = inf */
+typedef struct {
+    const nn_chunk *chunks;
+    int64_t n_chunks;
+    double p;
+    double *sums;
+    void *scratch;
+} nn_norms_args;
 
 /* Convolution over channels-last data [N][d][h][w][channel]: at each point g of a grid,
  *     y[ostep g + obase, :] = act(sum over taps t of x[step g + tap_t, :] W_t + bias)

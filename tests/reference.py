@@ -193,34 +193,268 @@ def cross_entropy_backward(x, target, dy):
     return dx * wide(dy)[:, None]
 
 
-# ---- optimizers: one step, as torch.optim documents them ----
+# ---- optimizers: one step from (p, g, state), with torch's options and names; state None: the first ----
+#
+# Each gives (p, state) after the step; state holds the arrays and the counters. Nothing but operators and functions of
+# NumPy, so that tolerance.Tracked can go through in place of arrays.
 
 
-def sgd(p, g, buf, lr, momentum, dampening, weight_decay, nesterov, maximize, first):
-    """(p, buf) after the step."""
-    p, g, buf = wide(p), wide(g), wide(buf)
-    if maximize:
-        g = -g
-    g = g + weight_decay * p
+def _gradient(p, g, lr, weight_decay, maximize, decoupled=False):
+    """(p, g) with weight decay."""
+    g = -g if maximize else g
+    if weight_decay and decoupled:
+        return p * (1 - lr * weight_decay), g
+    return p, g + weight_decay * p if weight_decay else g
+
+
+def _means(state, g, betas):
+    """(t, m, v, m / (1 - b1^t), v / (1 - b2^t)), with all that Adam and its kin keep."""
+    state = state or {"step": 0, "exp_avg": 0 * g, "exp_avg_sq": 0 * g}
+    t = state["step"] + 1
+    m = betas[0] * state["exp_avg"] + (1 - betas[0]) * g
+    v = betas[1] * state["exp_avg_sq"] + (1 - betas[1]) * g * g if "exp_avg_sq" in state else None
+    return t, m, v, m / (1 - betas[0] ** t), None if v is None else v / (1 - betas[1] ** t)
+
+
+def sgd(p, g, state, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False):
+    p, g = _gradient(p, g, lr, weight_decay, maximize)
+    if not momentum:
+        return p - lr * g, {}
+    b = momentum * state["momentum_buffer"] + (1 - dampening) * g if state and state["step"] else g
+    return p - lr * (g + momentum * b if nesterov else b), {
+        "step": (state["step"] if state else 0) + 1,
+        "momentum_buffer": b,
+    }
+
+
+def adam(
+    p,
+    g,
+    state,
+    lr=1e-3,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0,
+    amsgrad=False,
+    maximize=False,
+    decoupled_weight_decay=False,
+):
+    p, g = _gradient(p, g, lr, weight_decay, maximize, decoupled_weight_decay)
+    t, m, v, mean, square = _means(state, g, betas)
+    after = {"step": t, "exp_avg": m, "exp_avg_sq": v}
+    if amsgrad:
+        top = np.maximum(state["max_exp_avg_sq"] if state else 0 * g, v)
+        after["max_exp_avg_sq"] = top
+        square = top / (1 - betas[1] ** t)
+    return p - lr * mean / (np.sqrt(square) + eps), after
+
+
+def adamw(p, g, state, weight_decay=1e-2, **options):
+    return adam(p, g, state, weight_decay=weight_decay, decoupled_weight_decay=True, **options)
+
+
+def adamax(p, g, state, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, maximize=False):
+    p, g = _gradient(p, g, lr, weight_decay, maximize)
+    state = state or {"step": 0, "exp_avg": 0 * g, "exp_inf": 0 * g}
+    t, m, _, mean, _ = _means(state, g, betas)
+    u = np.maximum(betas[1] * state["exp_inf"], np.abs(g) + eps)
+    return p - lr * mean / u, {"step": t, "exp_avg": m, "exp_inf": u}
+
+
+def nadam(
+    p,
+    g,
+    state,
+    lr=2e-3,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0,
+    momentum_decay=4e-3,
+    decoupled_weight_decay=False,
+    maximize=False,
+):
+    p, g = _gradient(p, g, lr, weight_decay, maximize, decoupled_weight_decay)
+    t, m, v, _, square = _means(state, g, betas)
+    mu, after = (betas[0] * (1 - 0.5 * 0.96 ** (k * momentum_decay)) for k in (t, t + 1))
+    product = (state["mu_product"] if state else 1.0) * mu
+    step = after * m / (1 - product * after) + (1 - mu) * g / (1 - product)
+    state = {"step": t, "mu_product": product, "exp_avg": m, "exp_avg_sq": v}
+    return p - lr * step / (np.sqrt(square) + eps), state
+
+
+def radam(
+    p,
+    g,
+    state,
+    lr=1e-3,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0,
+    decoupled_weight_decay=False,
+    maximize=False,
+):
+    p, g = _gradient(p, g, lr, weight_decay, maximize, decoupled_weight_decay)
+    t, m, v, mean, _ = _means(state, g, betas)
+    b = betas[1]
+    most = 2 / (1 - b) - 1
+    r = most - 2 * t * b**t / (1 - b**t)
+    if r > 5:
+        rectified = np.sqrt((r - 4) * (r - 2) * most / ((most - 4) * (most - 2) * r))
+        mean = mean * float(rectified * np.sqrt(1 - b**t)) / (np.sqrt(v) + eps)
+    return p - lr * mean, {"step": t, "exp_avg": m, "exp_avg_sq": v}
+
+
+def lion(p, g, state, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, maximize=False):
+    p, g = _gradient(p, g, lr, weight_decay, maximize, True)
+    state = state or {"step": 0, "exp_avg": 0 * g}
+    m = state["exp_avg"]
+    step = np.sign(betas[0] * m + (1 - betas[0]) * g)
+    return p - lr * step, {"step": state["step"] + 1, "exp_avg": betas[1] * m + (1 - betas[1]) * g}
+
+
+def adagrad(p, g, state, lr=1e-2, lr_decay=0, weight_decay=0, initial_accumulator_value=0, eps=1e-10, maximize=False):
+    p, g = _gradient(p, g, lr, weight_decay, maximize)
+    state = state or {"step": 0, "sum": 0 * g + initial_accumulator_value}
+    s = state["sum"] + g * g
+    return p - lr / (1 + state["step"] * lr_decay) * (g / (np.sqrt(s) + eps)), {"step": state["step"] + 1, "sum": s}
+
+
+def rmsprop(p, g, state, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False, maximize=False):
+    p, g = _gradient(p, g, lr, weight_decay, maximize)
+    state = state or {"step": 0, "square_avg": 0 * g, "momentum_buffer": 0 * g, "grad_avg": 0 * g}
+    v = alpha * state["square_avg"] + (1 - alpha) * g * g
+    after, mean = {"step": state["step"] + 1, "square_avg": v}, v
+    if centered:
+        m = after["grad_avg"] = state["grad_avg"] + (1 - alpha) * (g - state["grad_avg"])
+        mean = v - m * m
+    d = g / (np.sqrt(mean) + eps)
     if momentum:
-        buf = g if first else momentum * buf + (1 - dampening) * g
-        g = g + momentum * buf if nesterov else buf
-    return p - lr * g, buf
+        d = after["momentum_buffer"] = momentum * state["momentum_buffer"] + d
+    return p - lr * d, after
 
 
-def adam(p, g, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, maximize, step):
-    """(p, m, v) after step number `step`, from 1."""
-    p, g, m, v = wide(p), wide(g), wide(m), wide(v)
-    if maximize:
-        g = -g
-    if decoupled:
-        p = p * (1 - lr * weight_decay)
-    else:
-        g = g + weight_decay * p
-    m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g * g
-    mean, var = m / (1 - beta1**step), v / (1 - beta2**step)
-    return p - lr * mean / (np.sqrt(var) + eps), m, v
+def adadelta(p, g, state, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0, maximize=False):
+    p, g = _gradient(p, g, lr, weight_decay, maximize)
+    state = state or {"step": 0, "square_avg": 0 * g, "acc_delta": 0 * g}
+    v = rho * state["square_avg"] + (1 - rho) * g * g
+    d = np.sqrt(state["acc_delta"] + eps) / np.sqrt(v + eps) * g
+    u = rho * state["acc_delta"] + (1 - rho) * d * d
+    return p - lr * d, {"step": state["step"] + 1, "square_avg": v, "acc_delta": u}
+
+
+def rprop(p, g, state, lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50), maximize=False):
+    p, g = _gradient(p, g, lr, 0, maximize)
+    state = state or {"step": 0, "prev": 0 * g, "step_size": 0 * g + lr}
+    turn = np.sign(g) * np.sign(state["prev"])
+    factor = np.where(turn > 0, etas[1], np.where(turn < 0, etas[0], 1))
+    step = np.minimum(np.maximum(state["step_size"] * factor, step_sizes[0]), step_sizes[1])
+    g = np.where(turn < 0, 0, g)
+    return p - np.sign(g) * step, {"step": state["step"] + 1, "prev": g, "step_size": step}
+
+
+def asgd(p, g, state, lr=1e-2, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0, maximize=False):
+    p, g = _gradient(p, g, lr, weight_decay, maximize)
+    state = state or {"step": 0, "eta": lr, "mu": 1.0, "ax": 0 * g}
+    eta, t = state["eta"], state["step"] + 1
+    p = p * (1 - lambd * eta) - eta * g
+    ax = p if state["mu"] == 1 else state["ax"] + state["mu"] * (p - state["ax"])
+    return p, {"step": t, "eta": lr / (1 + lambd * lr * t) ** alpha, "mu": 1 / max(1, t - t0), "ax": ax}
+
+
+def adasecant(
+    p,
+    g,
+    state,
+    lr=1.0,
+    decay=0.95,
+    gamma_clip=1.8,
+    start_var_reduction=0,
+    delta_clip=None,
+    use_adagrad=False,
+    eps=1e-7,
+    weight_decay=0,
+    maximize=False,
+):
+    """The authors' code of 2015 (adasecant_wshp_paper, learning_rule.py), a line of it for a line."""
+    p, g = _gradient(p, g, lr, weight_decay, maximize, True)
+    old = state or {"step": 0, **{name: 0 * g + eps for name in ADASECANT}}
+    if not state:
+        old |= {"tau": 0 * g + 2.1 * (1 + eps)} | {
+            n: 0 * g for n in ("mean_delta", "mean_square_delta", "sum_square_grad")
+        }
+    keep, share = 1 - 1 / old["tau"], 1 / old["tau"]
+    g = g / (np.sqrt(np.sum(g * g)) + eps)
+    first = old["step"] == 0
+    msdx, mdx = (g * g, g) if first else (old["mean_square_delta"], old["mean_delta"])
+    msg = decay * old["mean_square_grad"] + (1 - decay) * (g * g)
+    mg = decay * old["mean_grad"] + (1 - decay) * g
+    before = old["corrected_grad"]
+    numerator = keep * old["gamma_numerator"] + share * ((g - before) * (before - mg)) ** 2
+    denominator = keep * old["gamma_denominator"] + share * ((mg - g) * (before - mg)) ** 2
+    gamma = np.sqrt(old["gamma_numerator"]) / np.sqrt(old["gamma_denominator"] + eps)
+    gamma = gamma if gamma_clip is None else np.minimum(gamma, gamma_clip)
+    corrected = g
+    if start_var_reduction is not None and old["step"] >= start_var_reduction:
+        corrected = (g + gamma * mg) / (1 + gamma)
+    a = g - old["grad"]
+    curvature = keep * old["mean_curvature"] + share * a
+    square = keep * old["mean_square_curvature"] + share * (a * a)
+    delta = -lr * (np.sqrt(msdx + eps) / np.sqrt(square + eps) - old["mean_curvature_delta"] / (square + eps))
+    if delta_clip is not None:
+        delta = np.minimum(np.maximum(delta, -delta_clip), delta_clip)
+    delta = delta * corrected
+    after = {}
+    if use_adagrad:
+        after["sum_square_grad"] = old["sum_square_grad"] + corrected * corrected
+        delta = delta / np.maximum(np.sqrt(after["sum_square_grad"]), 1)
+    tau = (1 - mdx * mdx / (msdx + eps)) * old["tau"] + (1 + eps)
+    far = np.abs(g - mg) > 2 * np.sqrt(np.maximum(msg - mg * mg, 0))
+    far = np.logical_or(far, np.abs(a - curvature) > 2 * np.sqrt(np.maximum(square - curvature * curvature, 0)))
+    tau = np.minimum(np.maximum(np.where(far, 2.2, tau), 1.5), 1e8)
+    after |= {
+        "step": old["step"] + 1,
+        "tau": tau,
+        "mean_grad": mg,
+        "mean_square_grad": msg,
+        "gamma_numerator": numerator,
+        "gamma_denominator": denominator,
+        "mean_curvature_delta": keep * old["mean_curvature_delta"] + share * (delta * a),
+        "mean_curvature": curvature,
+        "mean_square_curvature": square,
+        "mean_delta": keep * old["mean_delta"] + share * delta,
+        "mean_square_delta": keep * msdx + share * (delta * delta),
+        "corrected_grad": corrected,
+        "grad": g,
+    }
+    return p + delta, after
+
+
+ADASECANT = (
+    "mean_grad",
+    "mean_square_grad",
+    "gamma_numerator",
+    "gamma_denominator",
+    "mean_curvature_delta",
+    "mean_curvature",
+    "mean_square_curvature",
+    "corrected_grad",
+    "grad",
+)
+OPTIMIZERS = {
+    "SGD": sgd,
+    "ASGD": asgd,
+    "Adam": adam,
+    "AdamW": adamw,
+    "Adamax": adamax,
+    "NAdam": nadam,
+    "RAdam": radam,
+    "Lion": lion,
+    "Adagrad": adagrad,
+    "RMSprop": rmsprop,
+    "Adadelta": adadelta,
+    "Rprop": rprop,
+    "AdaSecant": adasecant,
+}
 
 
 # ---- random numbers ----

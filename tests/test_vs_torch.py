@@ -8,6 +8,8 @@ import pytest
 import nncore
 from nncore import nn, optim
 from nncore.nn import functional as F
+
+from . import test_optim
 from nncore.nn import init
 
 try:
@@ -330,11 +332,19 @@ OPTIMIZERS = [
     ("Adam", {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-4, "maximize": True}),
     ("AdamW", {}),
     ("AdamW", {"lr": 0.01, "weight_decay": 0.2}),
+    ("Adam", {"amsgrad": True}),
+    ("Adamax", {}),
+    ("NAdam", {"weight_decay": 0.01}),
+    ("RAdam", {}),
+    ("Adagrad", {"initial_accumulator_value": 0.1}),
+    ("RMSprop", {"momentum": 0.5}),
+    ("Adadelta", {}),
+    ("ASGD", {"t0": 10}),
 ]
 
 
 @pytest.mark.parametrize("name, options", OPTIMIZERS, ids=[f"{n} {o}" for n, o in OPTIMIZERS])
-def test_trajectories(name, options):
+def test_trajectories(name, options, double):
     """30 steps in float64. One step multiplies a difference by at most 1 + lr |curvature| (about 1.2 here)."""
     torch.manual_seed(0)
     ours, theirs = nets()
@@ -358,8 +368,38 @@ def test_trajectories(name, options):
         assert not np.allclose(start[n], v.numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=[f"{n} {o}" for n, o in OPTIMIZERS])
-def test_optimizer_state_crosses_over(name, options):
+UPDATES = [(name, options) for name, options in test_optim.VARIANTS if hasattr(torch.optim, name)]
+
+
+@pytest.fixture
+def double():
+    """torch keeps the counters of ASGD and NAdam in its default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name, options", UPDATES, ids=[f"{n} {o}" for n, o in UPDATES])
+def test_updates(name, options, double):
+    """20 steps with given gradients that change, one of them 0; names, shapes and numbers of the state are torch's."""
+    rng = np.random.default_rng(0)
+    a, grads = rng.standard_normal((4, 3)), rng.standard_normal((20, 4, 3)) * 3.0 ** rng.standard_normal((20, 1, 1))
+    grads[7] = 0
+    q, p = torch.nn.Parameter(to_torch(a)), nn.Parameter(a)
+    tpt, opt = getattr(torch.optim, name)([q], **options), getattr(optim, name)([p], **options)
+    for g in grads:
+        q.grad, p.grad = to_torch(g), nncore.tensor(g)
+        tpt.step(), opt.step()
+        close(p.numpy(), q, 64)
+    mine, torchs = (dict(o.state_dict()["state"].get(0, {})) for o in (opt, tpt))
+    torchs = {k: v for k, v in torchs.items() if v is not None}
+    assert mine.keys() - {"step"} == torchs.keys() - {"step"}
+    for k in torchs:
+        close(np.asarray(mine[k], float), torchs[k].double(), 64)
+
+
+@pytest.mark.parametrize("name, options", UPDATES, ids=[f"{n} {o}" for n, o in UPDATES])
+def test_optimizer_state_crosses_over(name, options, double):
     """torch's optimizer state, as arrays, continues here."""
     rng = np.random.default_rng(0)
     a = rng.standard_normal((4, 3))
@@ -373,11 +413,9 @@ def test_optimizer_state_crosses_over(name, options):
     state = {
         i: {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in s.items()} for i, s in saved["state"].items()
     }
-    known = optim.__dict__[name]([nn.Parameter([1.0])]).param_groups[0]
-    groups = [{k: v for k, v in g.items() if k in known} for g in saved["param_groups"]]
     p = nn.Parameter(q.detach().numpy())
     opt = getattr(optim, name)([p])
-    opt.load_state_dict({"state": state, "param_groups": groups})
+    opt.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
     for g in grads[3:]:
         q.grad, p.grad = to_torch(g), nncore.tensor(g)
         tpt.step(), opt.step()
@@ -438,13 +476,17 @@ def parameters(obj):
 
 
 PAIRS = [
-    *((f"nn.{n}", getattr(nn, n), getattr(torch.nn, n)) for n in nn.__all__ if n not in ("functional", "init")),
+    *(
+        (f"nn.{n}", getattr(nn, n), getattr(torch.nn, n))
+        for n in nn.__all__
+        if n not in ("functional", "init", "utils")
+    ),
     *((f"F.{n}", getattr(F, n), IN_C.get(n) or getattr(TF, n)) for n in F.__all__),
-    *((f"optim.{n}", getattr(optim, n), getattr(torch.optim, n)) for n in optim.__all__),
+    *((f"optim.{n}", getattr(optim, n), getattr(torch.optim, n)) for n in optim.__all__ if hasattr(torch.optim, n)),
     *(
         (f"init.{n}", getattr(init, n), getattr(torch.nn.init, n))
         for n, v in vars(init).items()
-        if inspect.isfunction(v) and not n.startswith("_") and v.__module__ == init.__name__
+        if inspect.isfunction(v) and not n.startswith("_") and v.__module__ == init.__name__ and n != "default_"
     ),
 ]
 

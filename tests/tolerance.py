@@ -213,40 +213,113 @@ def softmax_backward(y, dy, lanes, log=False):
     return eps * (2 * row_terms(n, lanes) + 3) * y * (dy + (dy * y).sum(-1, keepdims=True))
 
 
-# ---- optimizers: one step from the same numbers ----
+# ---- optimizers: one step from the same numbers, through formulas of many operations ----
 
 
-def sgd(p, g, buf, lr, momentum, dampening, weight_decay, nesterov):
-    """(bound for p, bound for buf). Every product and sum is a rounding of at most its magnitude."""
-    eps = np.finfo(p.dtype).eps
-    p, g, buf = (np.abs(reference.wide(x)) for x in (p, g, buf))
-    g = g + weight_decay * p
-    eg = 1.5 * eps * g  # wd and wd p + g
-    eb = eg
-    if momentum:
-        b = momentum * buf + max(1.0, abs(1 - dampening)) * g
-        eb = 3 * eps * b + eg
-        g = g + momentum * b if nesterov else b
-        eg = 3 * eps * g + (eg + momentum * eb if nesterov else eb)
-    return lr * eg + 2 * eps * (p + lr * g), eb
+class Tracked(np.lib.mixins.NDArrayOperatorsMixin):
+    """Numbers with a bound of the error that a kernel's have at the same place of a formula.
+
+    An oracle of reference.py that is given these instead of arrays gives them back: every product, quotient, sum and
+    root adds eps of its result (it has half of that; the other half is for a kernel that groups a formula's factors
+    otherwise), and passes on the errors of what it was made from. Python floats are scalars that the kernel rounds, ints
+    are exact. A decision (>, sign, where) that the errors leave open has the error of taking the other side.
+    """
+
+    def __init__(self, value, error=0.0, dtype=None):
+        self.value = reference.wide(value)
+        info = np.finfo(value.dtype if dtype is None else dtype)
+        self.dtype, self.eps, self.tiny = info.dtype, float(info.eps), float(info.tiny)
+        self.error = np.broadcast_to(np.asarray(error, self.value.dtype), self.value.shape)
+
+    def _lift(self, x):
+        if isinstance(x, Tracked):
+            return x
+        exact = isinstance(x, int | np.integer)
+        return Tracked(np.asarray(x, self.value.dtype), 0.0 if exact else self.eps * abs(x), self.dtype)
+
+    def _result(self, value, error, rounded=True):
+        return Tracked(
+            value, error + (self.eps * np.abs(value) + self.tiny * (value != 0) if rounded else 0), self.dtype
+        )
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if method != "__call__":
+            return NotImplemented
+        with np.errstate(all="ignore"):
+            return getattr(self, f"_{ufunc.__name__}")(*map(self._lift, inputs))
+
+    def __array_function__(self, func, types, args, kwargs):
+        if func is np.sum:
+            return self._sum(args[0])
+        return args[0].choose(*args[1:]) if func is np.where else NotImplemented
+
+    def _add(self, a, b):
+        return self._result(a.value + b.value, a.error + b.error)
+
+    def _subtract(self, a, b):
+        return self._result(a.value - b.value, a.error + b.error)
+
+    def _multiply(self, a, b):
+        error = np.abs(a.value) * b.error + np.abs(b.value) * a.error + a.error * b.error
+        return self._result(a.value * b.value, error)
+
+    def _divide(self, a, b):
+        size, low = np.abs(b.value), np.abs(b.value) - b.error
+        error = (np.abs(a.value) * b.error + size * a.error) / (size * low)
+        return self._result(a.value / b.value, np.where(low > 0, error, np.where(b.error > 0, np.inf, 0)))
+
+    def _power(self, a, b):
+        assert b.value == 2
+        return self._multiply(a, a)
+
+    def _sqrt(self, a):
+        y, low = np.sqrt(a.value), np.sqrt(np.maximum(a.value - a.error, 0))
+        return self._result(y, np.maximum(np.sqrt(a.value + a.error) - y, y - low))
+
+    def _negative(self, a):
+        return self._result(-a.value, a.error, rounded=False)
+
+    def _absolute(self, a):
+        return self._result(np.abs(a.value), a.error, rounded=False)
+
+    def _maximum(self, a, b):
+        open_, larger = np.abs(a.value - b.value) <= a.error + b.error, a.value > b.value
+        error = np.where(open_, np.maximum(a.error, b.error), np.where(larger, a.error, b.error))
+        return self._result(np.maximum(a.value, b.value), error, rounded=False)
+
+    def _minimum(self, a, b):
+        return -self._maximum(-a, -b)
+
+    def _sign(self, a):
+        return self._result(np.sign(a.value), 2.0 * (np.abs(a.value) < a.error), rounded=False)
+
+    def _sum(self, a):
+        """Of squares, which the kernel sums in double: nothing is lost but the result's rounding to eps."""
+        return self._result(np.sum(a.value), np.sum(a.error))
+
+    def _greater(self, a, b):
+        return Open(a.value > b.value, np.abs(a.value - b.value) < a.error + b.error, self)
+
+    def _less(self, a, b):
+        return self._greater(b, a)
 
 
-def adam(p, g, m, v, after, lr, beta1, beta2, eps_, weight_decay, decoupled, step):
-    """Bounds for (p, m, v); `after` is the oracle's (p, m, v)."""
-    eps, tiny = np.finfo(p.dtype).eps, np.finfo(p.dtype).tiny
-    _, m1, v1 = after
-    p, g, m, v = (np.abs(reference.wide(x)) for x in (p, g, m, v))
-    eg = 0 * g
-    if weight_decay and not decoupled:
-        g = g + weight_decay * p
-        eg = 1.5 * eps * g
-    em = 3 * eps * (beta1 * m + (1 - beta1) * g) + (1 - beta1) * eg
-    ev = 4 * eps * (beta2 * v + (1 - beta2) * g * g) + 2 * (1 - beta2) * g * eg + tiny
-    root = np.sqrt(1 - beta2**step)
-    low = np.sqrt(np.maximum(v1 - ev, 0)) / root + eps_  # the smallest denominator within the error of v
-    denominator = np.sqrt(v1) / root + eps_
-    edenominator = denominator - low + 4 * eps * denominator
-    scale = lr / (1 - beta1**step)
-    update = scale * (np.abs(m1) + em) / low
-    ep = scale * (em / low + np.abs(m1) * edenominator / (low * denominator)) + 3 * eps * (p + update)
-    return ep, em, ev
+class Open(np.lib.mixins.NDArrayOperatorsMixin):
+    """Truth values, and whether errors leave them open."""
+
+    def __init__(self, value, undecided, like):
+        self.value, self.undecided, self.like = value, undecided, like
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        assert ufunc is np.logical_or
+        a, b = inputs
+        return Open(a.value | b.value, a.undecided | b.undecided, self.like)
+
+    def __array_function__(self, func, types, args, kwargs):
+        return self.choose(*args[1:]) if func is np.where else NotImplemented
+
+    def choose(self, a, b):
+        a, b = self.like._lift(a), self.like._lift(b)
+        apart = np.abs(a.value - b.value) + np.maximum(a.error, b.error)
+        error = np.where(self.undecided, apart, np.where(self.value, a.error, b.error))
+        return self.like._result(np.where(self.value, a.value, b.value), error, rounded=False)

@@ -13,7 +13,7 @@ cdef extern from "nncore.h" nogil:
         NN_UNIFORM, NN_NORMAL
         NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_ewise, NN_K_cast, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward
         NN_K_cross_entropy, NN_K_cross_entropy_backward, NN_K_gather, NN_K_scatter_add, NN_K_scatter, NN_K_random, NN_K_dropout
-        NN_K_sgd, NN_K_adam, NN_K_probe_fma, NN_K_probe_copy
+        NN_K_clip_norm, NN_K_clip_value, NN_K_norms, NN_K_probe_fma, NN_K_probe_copy
         NN_OP_add, NN_OP_fill
 
     ctypedef struct nn_epilogue:
@@ -161,23 +161,36 @@ cdef extern from "nncore.h" nogil:
         uint32_t threshold
         uint64_t seed, stream
 
+    enum:
+        NN_MAX_STATES
+
     ctypedef struct nn_chunk:
         void *p
         const void *g
-        void *s0
-        void *s1
+        void *s[13]
+        const double *norm
         int64_t n
 
     ctypedef struct nn_optim_args:
         const nn_chunk *chunks
         int64_t n_chunks
         double lr, weight_decay
-        int maximize
+        int maximize, decoupled, first, nesterov, correct
         double momentum, dampening
-        int nesterov, first
         double beta1, beta2, eps
         double bias1, bias2
-        int decoupled
+        double along_g, along_m
+        double rectify
+        double grow, shrink, least, most
+        double lambd, mu
+        double gamma_clip, delta_clip
+
+    ctypedef struct nn_norms_args:
+        const nn_chunk *chunks
+        int64_t n_chunks
+        double p
+        double *sums
+        void *scratch
 
     ctypedef struct nn_probe_args:
         double seconds

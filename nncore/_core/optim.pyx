@@ -1,18 +1,20 @@
-"""Fused optimizer updates over lists of parameters."""
+"""Fused updates of lists of parameters: the optimizers, clipping; norms of lists."""
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from . cimport runtime
 from .c cimport *
 from .elementwise cimport contiguous
-from .tensor cimport TensorBase, require_writable
+from .tensor cimport TensorBase, empty, require_writable
+
+from .elementwise import copy_into
+from .runtime import KERNELS
+
+cdef dict NUMBERS = {name: i for i, name in enumerate(KERNELS)}
 
 
-cdef void *_state(list states, int64_t i, TensorBase p) except? NULL:
-    cdef TensorBase s
-    if states is None:
-        return NULL
-    s = states[i]
+cdef void *_state(TensorBase s, TensorBase p) except NULL:
     if s.code != p.code or s.count() != p.count() or not s.contiguous():
         raise TypeError(f"params: the optimizer's state is {s.dtype} of shape {s.shape}, the parameter is now {p.dtype} of "
                         f"{p.shape}; make the optimizer after converting the model")
@@ -20,8 +22,9 @@ cdef void *_state(list states, int64_t i, TensorBase p) except? NULL:
 
 
 cdef class Chunks:
-    """(parameter, gradient, state, state) of each parameter with a gradient; neighbours in memory are merged, so
-    that parameters allocated together are updated in one stretch. All of one dtype."""
+    """The tensors as chunks of memory, with their gradients (if `graded`), states, and norms: a float64 tensor with one
+    number for each or for all. Neighbours in memory are merged, so that parameters allocated together are updated in one
+    stretch. All of one dtype and row-major."""
 
     cdef nn_chunk *chunks
     cdef int64_t n
@@ -32,36 +35,41 @@ cdef class Chunks:
     def __cinit__(self):
         self.chunks = NULL
 
-    def __init__(self, list params, list s0, list s1):
+    def __init__(self, list params, list states, TensorBase norms, bint graded, bint merge):
         cdef nn_chunk *c
         cdef nn_chunk *last = NULL
         cdef TensorBase p, g
         cdef int64_t i, size
+        cdef int k
         self.chunks = <nn_chunk *>PyMem_Malloc((len(params) + 1) * sizeof(nn_chunk))
         if self.chunks == NULL:
             raise MemoryError()
         self.params = params
-        self.keep = []
+        self.keep = [norms]
         self.code = (<TensorBase>params[0]).code if params else NN_FLOAT32
         size = 4 if self.code == NN_FLOAT32 else 8
+        if len(states) > NN_MAX_STATES:
+            raise ValueError(f"states: at most {NN_MAX_STATES}, got {len(states)}")
         for i in range(len(params)):
             p = params[i]
             if p.code != self.code:
                 raise TypeError(f"params: expected one dtype, got {p.dtype}")
-            require_writable(p)
             if not p.contiguous():
                 raise ValueError(f"params: expected row-major tensors, got shape {p.shape} with strides {p.strides}")
-            g = contiguous(p.grad_)  # of the dtype and shape of p: the setter of .grad sees to it
-            self.keep.append(g)
             c = self.chunks + self.n
+            memset(c, 0, sizeof(nn_chunk))
             c.p = p.data
-            c.g = g.data
             c.n = p.count()
-            c.s0 = _state(s0, i, p)
-            c.s1 = _state(s1, i, p)
-            if (last != NULL and <char *>last.p + last.n * size == c.p and <char *>last.g + last.n * size == c.g
-                    and (s0 is None or <char *>last.s0 + last.n * size == c.s0)
-                    and (s1 is None or <char *>last.s1 + last.n * size == c.s1)):
+            if graded:
+                g = contiguous(p.grad_)  # of the dtype and shape of p: the setter of .grad sees to it
+                self.keep.append(g)
+                c.g = g.data
+            for k in range(len(states)):
+                if states[k] is not None:
+                    c.s[k] = _state(states[k][i], p)
+            if norms is not None:
+                c.norm = <double *>norms.data + (i if norms.ndim else 0)
+            if merge and last != NULL and _follows(last, c, size):
                 last.n += c.n
             else:
                 last = c
@@ -70,31 +78,100 @@ cdef class Chunks:
     def __dealloc__(self):
         PyMem_Free(self.chunks)
 
-    cdef void update(self, int kernel, nn_optim_args *o) noexcept:
+    cdef int update(self, int kernel, nn_optim_args *o) except -1:
         cdef TensorBase p
+        for p in self.params:
+            require_writable(p)
         o.chunks = self.chunks
         o.n_chunks = self.n
         runtime.run(kernel, self.code, o)
         for p in self.params:
             p.storage.version += 1
+        return 0
 
 
-def sgd(list params, list momentum_buffers, double lr, double momentum, double dampening, double weight_decay,
-        bint nesterov, bint maximize, bint first):
-    """p -= lr * (momentum applied to (grad + weight_decay * p)); buffers are written, not read, when first."""
+cdef bint _follows(const nn_chunk *a, const nn_chunk *b, int64_t size) noexcept:
+    """Whether b begins where a ends, in every array."""
+    cdef int64_t step = a.n * size
+    cdef int k
+    if <char *>a.p + step != b.p or a.norm != b.norm or (a.g != NULL and <char *>a.g + step != b.g):
+        return False
+    for k in range(NN_MAX_STATES):
+        if a.s[k] != NULL and <char *>a.s[k] + step != b.s[k]:
+            return False
+    return True
+
+
+def update(str name, list params, list states, TensorBase norms=None, *, double lr=0, double weight_decay=0,
+           bint maximize=False, bint decoupled=False, bint first=False, bint nesterov=False, bint correct=False,
+           double momentum=0, double dampening=0, double beta1=0, double beta2=0, double eps=0, double bias1=1,
+           double bias2=1, double along_g=0, double along_m=0, double rectify=0, double grow=0, double shrink=0,
+           double least=0, double most=0, double lambd=0, double mu=0, double gamma_clip=0, double delta_clip=0):
+    """One step of an optimizer (a line of csrc/optim.def) for parameters with gradients.
+
+    states: for each state array of the line, its tensors, one for each parameter; or None.
+    norms: for adasecant, the sums of squares of the gradients.
+    """
     cdef nn_optim_args o
-    cdef Chunks chunks = Chunks(params, momentum_buffers if momentum else None, None)
-    o.lr, o.momentum, o.dampening, o.weight_decay = lr, momentum, dampening, weight_decay
-    o.nesterov, o.maximize, o.first = nesterov, maximize, first
-    chunks.update(NN_K_sgd, &o)
+    o.lr, o.weight_decay, o.maximize, o.decoupled, o.first = lr, weight_decay, maximize, decoupled, first
+    o.nesterov, o.correct, o.momentum, o.dampening = nesterov, correct, momentum, dampening
+    o.beta1, o.beta2, o.eps, o.bias1, o.bias2 = beta1, beta2, eps, bias1, bias2
+    o.along_g, o.along_m, o.rectify = along_g, along_m, rectify
+    o.grow, o.shrink, o.least, o.most = grow, shrink, least, most
+    o.lambd, o.mu, o.gamma_clip, o.delta_clip = lambd, mu, gamma_clip, delta_clip
+    Chunks(params, states, norms, True, True).update(NUMBERS[name], &o)
 
 
-def adam(list params, list m, list v, double lr, double beta1, double beta2, double eps, double weight_decay,
-         bint decoupled, bint maximize, int64_t step):
-    """One Adam step number `step` (from 1) for all parameters."""
+cdef int _in_place(int kernel, list tensors, TensorBase norm, double most) except -1:
+    """An update without gradient and state; tensors that are not row-major are updated in a copy, and written back."""
     cdef nn_optim_args o
-    cdef Chunks chunks = Chunks(params, m, v)
-    o.lr, o.beta1, o.beta2, o.eps, o.weight_decay = lr, beta1, beta2, eps, weight_decay
-    o.bias1, o.bias2 = 1 - beta1 ** <double>step, 1 - beta2 ** <double>step
-    o.decoupled, o.maximize = decoupled, maximize
-    chunks.update(NN_K_adam, &o)
+    cdef TensorBase t
+    cdef int code
+    memset(&o, 0, sizeof(o))
+    o.most = most
+    for t in tensors:
+        require_writable(t)
+    cdef list dense = [contiguous(t) for t in tensors]
+    for code in range(2):
+        Chunks([d for d in dense if (<TensorBase>d).code == code], [], norm, False, True).update(kernel, &o)
+    for t, d in zip(tensors, dense):
+        if t is not d:
+            copy_into(t, d)
+    return 0
+
+
+def clip_norm(list tensors, TensorBase norm, double max_norm):
+    """Each times min(1, max_norm / (norm + 1e-6)), in place; norm is a float64 tensor without dimensions."""
+    _in_place(NN_K_clip_norm, tensors, norm, max_norm)
+
+
+def clip_value(list tensors, double clip_value):
+    """Each limited to [-clip_value, clip_value], in place."""
+    _in_place(NN_K_clip_value, tensors, None, clip_value)
+
+
+def norms(list tensors, double p):
+    """The sum of |x|^p of each tensor, or its largest |x| for p = inf: a float64 tensor."""
+    cdef int64_t n = len(tensors), i
+    cdef TensorBase out = empty(NN_FLOAT64, 1, &n), part
+    cdef int code
+    for code in range(2):
+        at = [i for i in range(n) if (<TensorBase>tensors[i]).code == code]
+        if len(at) == n:
+            _norms(tensors, p, out)
+        elif at:
+            part = norms([tensors[i] for i in at], p)
+            for k, i in enumerate(at):
+                (<double *>out.data)[i] = (<double *>part.data)[<int64_t>k]
+    return out
+
+
+cdef int _norms(list tensors, double p, TensorBase out) except -1:
+    cdef nn_norms_args a
+    cdef Chunks chunks = Chunks([contiguous(t) for t in tensors], [], None, False, False)
+    a.chunks = chunks.chunks
+    a.n_chunks = chunks.n
+    a.p = p
+    a.sums = <double *>out.data
+    runtime.run_with_scratch(NN_K_norms, chunks.code, &a, &a.scratch)
+    return 0

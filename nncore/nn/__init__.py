@@ -1,6 +1,6 @@
 """Layers, losses and containers, with torch.nn's names, arguments, defaults and state_dict keys."""
 
-from nncore.nn import functional, init
+from nncore.nn import functional, init, utils
 from nncore.nn.activation import Dropout, Flatten, Identity, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from nncore.nn.container import ModuleList, Sequential
 from nncore.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -60,4 +60,5 @@ __all__ = [
     "Tanh",
     "functional",
     "init",
+    "utils",
 ]

@@ -1,7 +1,25 @@
-"""Optimizers, with torch.optim's names and defaults."""
+"""Optimizers and schedules of learning rates, with torch.optim's names and defaults."""
 
-from nncore.optim.adam import Adam, AdamW
+from nncore.optim.adagrad import Adadelta, Adagrad, RMSprop
+from nncore.optim.adam import Adam, Adamax, AdamW, Lion, NAdam, RAdam
+from nncore.optim.adasecant import AdaSecant
 from nncore.optim.optimizer import Optimizer
-from nncore.optim.sgd import SGD
+from nncore.optim.rprop import Rprop
+from nncore.optim.sgd import ASGD, SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = [
+    "ASGD",
+    "SGD",
+    "AdaSecant",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+]

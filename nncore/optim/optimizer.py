@@ -1,12 +1,24 @@
 """What all optimizers share: parameter groups, state, and the walk over parameters that have a gradient."""
 
-from nncore._core.tensor import TensorBase, new_zeros
+from nncore._core import elementwise
+from nncore._core import optim as kernels
+from nncore._core.tensor import TensorBase, new_empty, new_zeros
 from nncore._grad import enable_grad
-from nncore._ops._check import as_tensor, is_number, row_major
+from nncore._ops._check import as_tensor, is_number, number, row_major
+
+
+def pair(values, name, *bounds, **open_ends):
+    """Raises unless `values` are two numbers within bounds."""
+    if not isinstance(values, tuple | list) or len(values) != 2:
+        raise TypeError(f"{name}: expected two numbers, got {values!r}")
+    for i, v in enumerate(values):
+        number(v, f"{name}[{i}]", *bounds, **open_ends)
 
 
 class Optimizer:
     """Base of the optimizers; torch's interface.
+
+    A subclass names its line of csrc/optim.def and the line's state arrays, and works out the line's scalars in `_plan`.
 
     Args:
         params: iterable of tensors, or of dicts {'params': ..., option: value} that override defaults.
@@ -17,6 +29,9 @@ class Optimizer:
         state: {parameter: {name: value}}.
     """
 
+    _kernel = None
+    _slots = ()
+
     def __init__(self, params, defaults):
         if isinstance(params, TensorBase) or not hasattr(params, "__iter__"):
             raise TypeError(f"params: expected an iterable of tensors or dicts, got {type(params).__name__}")
@@ -24,6 +39,7 @@ class Optimizer:
         if not groups:
             raise ValueError("params: empty; an optimizer needs at least one parameter")
         self.defaults, self.state, self.param_groups = defaults, {}, []
+        self._stepped = False
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for g in groups:
@@ -49,18 +65,35 @@ class Optimizer:
                 raise ValueError("params: a parameter appears twice")
             known.add(id(p))
         for name in param_group:
-            if name != "params" and name not in self.defaults:
+            if name not in ("params", "initial_lr") and name not in self.defaults:
                 raise ValueError(f"param_group: unknown option {name!r}; expected {sorted(self.defaults)}")
         group = {**self.defaults, **param_group, "params": params}
         self.check_options(group)
         self.param_groups.append(group)
 
-    def _state_names(self, group):
-        """Names of the arrays kept for each parameter, besides its step count."""
-        return ()
+    def _arrays(self, group):
+        """{name: initial value} of those of `_slots` that these options need."""
+        return dict.fromkeys(self._slots, 0.0)
+
+    def _counters(self, group):
+        """{name: initial value} of the numbers kept for each parameter."""
+        return {"step": 0}
+
+    def _plan(self, group, counters):
+        """(scalars of the kernel for this step, the counters after it)."""
+        raise NotImplementedError
+
+    def _norms(self, params):
+        """Sums of squares of the gradients, for a kernel that needs them."""
+        return None
 
     def check_options(self, group):
         """Raises ValueError or TypeError for option values that make no sense."""
+        for name in ("lr", "eps", "weight_decay"):
+            if name in group:
+                number(group[name], name, 0)
+        if "betas" in group:
+            pair(group["betas"], "betas", 0, 1, high_open=True)
 
     def zero_grad(self, set_to_none=True):
         """Drops all gradients (or sets them to zero)."""
@@ -86,6 +119,7 @@ class Optimizer:
                 raise TypeError(f"closure: expected a function, got {type(closure).__name__}")
             with enable_grad():
                 loss = closure()
+        self._stepped = True
         for group in self.param_groups:
             for params in self._batches(group):
                 try:
@@ -96,26 +130,53 @@ class Optimizer:
         return loss
 
     def _batches(self, group):
-        """Lists of parameters that one kernel call can update: with a gradient, of one dtype and one step count."""
-        found = {}
+        """Lists of parameters that one kernel call can update: with a gradient, of one dtype and the same counters."""
+        found, names = {}, tuple(self._counters(group))
         for p in group["params"]:
             if p.grad is not None:
                 state = self.state.get(p)
-                found.setdefault((p._code, state["step"] if state else 0), []).append(p)
+                key = (p._code, *[state[n] for n in names]) if state else (p._code,)
+                found.setdefault(key, []).append(p)
         return found.values()
 
-    def _init_state(self, params, names):
-        """Zeroed state of the first step. One flat array per name, so that neighbours can be updated as one."""
+    def _init_state(self, params, group, arrays):
+        """State before the first step, or what of it is not there yet. One flat array per name, so that neighbours can
+        be updated as one."""
         total = sum(p.numel() for p in params)
         code = params[0]._code
-        flat = {n: new_zeros((total,), code) for n in names}
         at = 0
+        flat = {}
+        for name, value in arrays.items():
+            flat[name] = new_empty((total,), code)
+            elementwise.fill(flat[name], value)
         for p in params:
-            self.state[p] = {"step": 0, **{k: f._view(p.shape, row_major(p.shape), at) for k, f in flat.items()}}
+            views = {k: f._view(p.shape, row_major(p.shape), at) for k, f in flat.items()}
+            self.state[p] = {**self._counters(group), **views, **self.state.get(p, {})}
             at += p.numel()
 
     def _update(self, group, params):
-        raise NotImplementedError
+        """One kernel call for all."""
+        arrays = self._arrays(group)
+        counters = self.state.get(params[0], {})
+        if not arrays.keys() <= counters.keys():
+            self._init_state(params, group, arrays)
+            counters = self.state[params[0]]
+        states = [self.state[p] for p in params] if arrays else []
+        scalars, after = self._plan(group, counters)
+        kernels.update(
+            self._kernel,
+            params,
+            [[s[name] for s in states] if name in arrays else None for name in self._slots],
+            self._norms(params),
+            **{
+                "lr": group["lr"],
+                "weight_decay": group.get("weight_decay", 0),
+                "maximize": group["maximize"],
+                **scalars,
+            },
+        )
+        for s in states:
+            s.update(after)
 
     # ---- saving ----
 
@@ -153,10 +214,13 @@ class Optimizer:
             p = by_number[number]
             values = {k: v for k, v in values.items() if v is not None}  # torch's SGD without momentum has None
             if values:
-                step = values.pop("step", 1)  # torch's SGD does not count
-                if not is_number(step) and getattr(step, "shape", None) != ():
-                    raise TypeError(f"step: expected a number, got {type(step).__name__}")
-                state[p] = {"step": int(step)}
+                state[p] = self._counters(groups[0])
+                values.setdefault("step", 1)  # torch's SGD does not count
+            for k in [k for k in values if k in state[p]]:
+                n = values.pop(k)
+                if not is_number(n) and getattr(n, "shape", None) != ():
+                    raise TypeError(f"{k}: expected a number, got {type(n).__name__}")
+                state[p][k] = type(state[p][k])(n)
             for k, v in values.items():
                 v = as_tensor(v, k)
                 if v.shape != p.shape:
@@ -164,7 +228,7 @@ class Optimizer:
                 state[p][k] = new_zeros(p.shape, p._code).copy_(v)
         for g, s in zip(groups, saved):
             for p in g["params"]:
-                missing = [k for k in self._state_names({**g, **s}) if p in state and k not in state[p]]
+                missing = [k for k in self._arrays({**g, **s}) if p in state and k not in state[p]]
                 if missing:
                     raise ValueError(f"state_dict: {missing} missing for a parameter; it is another optimizer's state")
             self.check_options({**g, **{k: v for k, v in s.items() if k != "params"}})

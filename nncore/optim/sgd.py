@@ -1,6 +1,5 @@
-"""Stochastic gradient descent."""
+"""Stochastic gradient descent, plain and averaged."""
 
-from nncore._core import optim as kernels
 from nncore._ops._check import number
 from nncore.optim.optimizer import Optimizer
 
@@ -29,6 +28,9 @@ class SGD(Optimizer):
     [0.0]
     """
 
+    _kernel = "sgd"
+    _slots = ("momentum_buffer",)
+
     def __init__(self, params, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, *, maximize=False):
         super().__init__(
             params,
@@ -42,34 +44,77 @@ class SGD(Optimizer):
             },
         )
 
-    def _state_names(self, group):
-        return ("momentum_buffer",) if group["momentum"] else ()
+    def _arrays(self, group):
+        return {"momentum_buffer": 0.0} if group["momentum"] else {}
 
     def check_options(self, group):
-        for name in ("lr", "momentum", "weight_decay"):
-            number(group[name], name, 0)
+        super().check_options(group)
+        number(group["momentum"], "momentum", 0)
         number(group["dampening"], "dampening")
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("nesterov: needs momentum > 0 and dampening 0")
 
-    def _update(self, group, params):
-        first, buffers = False, None
-        if group["momentum"]:
-            first = params[0] not in self.state
-            if first:
-                self._init_state(params, self._state_names(group))
-            buffers = [self.state[p]["momentum_buffer"] for p in params]
-        kernels.sgd(
+    def _plan(self, group, counters):
+        step = counters.get("step", 0)
+        scalars = {name: group[name] for name in ("momentum", "dampening", "nesterov")}
+        return {**scalars, "first": step == 0}, {"step": step + 1}
+
+
+class ASGD(Optimizer):
+    """Averaged SGD: p <- p (1 - lambd eta) - eta (grad + weight_decay p), with eta = lr / (1 + lambd lr t)^alpha, and beside
+    it the average ax <- ax + mu (p - ax), with mu = 1 / max(1, t - t0); eta and mu of a step come from the t before.
+
+    Polyak, Juditsky, SIAM J. Control and Optimization 1992; Bottou, COMPSTAT 2010; in torch's form. The average is
+    `state[p]["ax"]`.
+
+    Args:
+        params: iterable of parameters or of group dicts.
+        lr: learning rate, >= 0.
+        lambd: decay of the parameter.
+        alpha: power by which eta falls.
+        t0: step at which averaging starts; before it ax is p.
+        weight_decay: L2 coefficient, >= 0.
+        maximize: ascend instead.
+
+    Raises:
+        ValueError, TypeError: an option or `params` is out of range.
+
+    >>> import nncore
+    >>> w = nncore.nn.Parameter([1.0])
+    >>> opt = ASGD([w], lr=0.5, lambd=0)
+    >>> (w * 2).sum().backward(); opt.step(); w.tolist()
+    [0.0]
+    """
+
+    _kernel = "asgd"
+    _slots = ("ax",)
+
+    def __init__(self, params, lr=1e-2, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0, *, maximize=False):
+        super().__init__(
             params,
-            buffers,
-            group["lr"],
-            group["momentum"],
-            group["dampening"],
-            group["weight_decay"],
-            group["nesterov"],
-            group["maximize"],
-            first,
+            {
+                "lr": lr,
+                "lambd": lambd,
+                "alpha": alpha,
+                "t0": t0,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+            },
         )
-        if buffers:
-            for p in params:
-                self.state[p]["step"] += 1
+
+    def _counters(self, group):
+        return {"step": 0, "eta": float(group["lr"]), "mu": 1.0}
+
+    def check_options(self, group):
+        super().check_options(group)
+        for name in ("lambd", "alpha", "t0"):
+            number(group[name], name)
+
+    def _plan(self, group, counters):
+        step, lr, lambd = counters["step"] + 1, group["lr"], group["lambd"]
+        after = {
+            "step": step,
+            "eta": lr / (1 + lambd * lr * step) ** group["alpha"],
+            "mu": 1 / max(1, step - group["t0"]),
+        }
+        return {"lr": counters["eta"], "lambd": lambd, "mu": counters["mu"]}, after

@@ -3,6 +3,8 @@
 #include "nncore.h"
 
 #include <stdatomic.h>
+#include <stddef.h>
+#include <time.h>
 #ifdef __SSE__
 #include <xmmintrin.h>
 #endif
@@ -25,6 +27,16 @@ enum { N_ISAS = sizeof isas / sizeof *isas };
 const char *const nn_kernel_names[NN_N_KERNELS] = {
 #define NN_KERNEL(name, args) #name,
 #define NN_KERNEL_S(name, args) #name,
+#include "kernels.def"
+};
+const size_t nn_args_size[NN_N_KERNELS] = {
+#define NN_KERNEL(name, args) sizeof(args),
+#define NN_KERNEL_S(name, args) sizeof(args),
+#include "kernels.def"
+};
+const size_t nn_scratch_field[NN_N_KERNELS] = {
+#define NN_KERNEL(name, args) 0,
+#define NN_KERNEL_S(name, args) offsetof(args, scratch),
 #include "kernels.def"
 };
 const char *const nn_op_names[NN_N_OPS] = {
@@ -67,17 +79,53 @@ int nn_isa_set(int isa)
 
 static const nn_table *table(int dtype) { return isas[nn_isa_current()].table[dtype]; }
 
-void nn_run(int kernel, int dtype, const void *args)
+/* FTZ and DAZ: denormals cost a hundred cycles each and carry nothing here. */
+static unsigned flush_denormals(void)
 {
 #ifdef __SSE__
     unsigned csr = _mm_getcsr();
-    _mm_setcsr(csr | 0x8040); /* FTZ and DAZ: denormals cost a hundred cycles each and carry nothing here */
-    table(dtype)->kernel[kernel](args);
+    _mm_setcsr(csr | 0x8040);
+    return csr;
+#else
+    return 0;
+#endif
+}
+
+static void restore_denormals(unsigned csr)
+{
+#ifdef __SSE__
     _mm_setcsr(csr);
 #else
-    table(dtype)->kernel[kernel](args);
+    (void)csr;
 #endif
+}
+
+void nn_run(int kernel, int dtype, const void *args)
+{
+    unsigned csr = flush_denormals();
+    table(dtype)->kernel[kernel](args);
+    restore_denormals(csr);
     nn_hold_team(0);
+}
+
+int64_t nn_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+}
+
+void nn_replay(const nn_call *calls, int64_t n, int64_t *ns)
+{
+    unsigned csr = flush_denormals();
+    nn_hold_team(1); /* the scratch memory is for this many threads */
+    for (int64_t i = 0; i < n; i++) {
+        if (ns) ns[i] = nn_clock();
+        table(calls[i].dtype)->kernel[calls[i].kernel](calls[i].args);
+    }
+    if (ns) ns[n] = nn_clock();
+    nn_hold_team(0);
+    restore_denormals(csr);
 }
 
 size_t nn_scratch(int kernel, int dtype, const void *args)

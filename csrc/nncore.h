@@ -122,6 +122,15 @@ typedef struct {
     void *y;
 } nn_gather_args;
 
+/* y = x, with size added to those in [-size, 0) if `wrap`, and -1 for those equal to `ignored` if `ignore`. Others must be in [0, size): they
+ * give 0, and *bad is the position of the first such, or -1. */
+typedef struct {
+    int64_t n, size, ignored;
+    int wrap, ignore;
+    const int64_t *x;
+    int64_t *y, *bad;
+} nn_index_args;
+
 /* Philox4x32-7. Element i of a call depends on (seed, stream, i) alone. */
 enum { NN_UNIFORM, NN_NORMAL };
 typedef struct {
@@ -232,6 +241,12 @@ typedef struct {
     void *dx;
 } nn_pool_args;
 
+/* y = 0 */
+typedef struct {
+    int64_t bytes;
+    void *y;
+} nn_zero_args;
+
 /* Measures the machine: FLOP/s of independent FMAs in registers; bytes/s of y = x, read plus written. */
 typedef struct {
     double seconds;
@@ -268,9 +283,21 @@ extern const char *const nn_kernel_names[NN_N_KERNELS];
 extern const char *const nn_op_names[NN_N_OPS];
 extern const int nn_op_arity[NN_N_OPS];
 
+extern const size_t nn_args_size[NN_N_KERNELS];
+extern const size_t nn_scratch_field[NN_N_KERNELS]; /* where `scratch` stands in the args of those that need it */
+
 /* Runs a kernel with denormals flushed, and restores the caller's floating-point state. */
 void nn_run(int kernel, int dtype, const void *args);
 size_t nn_scratch(int kernel, int dtype, const void *args);
+
+/* A recorded call, and many of them one after the other. `ns`, if not NULL, gets n + 1 times: when each call began and
+ * when the last one ended. */
+typedef struct {
+    int kernel, dtype;
+    void *args;
+} nn_call;
+void nn_replay(const nn_call *calls, int64_t n, int64_t *ns);
+int64_t nn_clock(void); /* nanoseconds */
 int64_t nn_gemm_nr(int dtype);
 int64_t nn_lanes(int dtype);
 

@@ -20,6 +20,7 @@ from nncore._config import (
     set_num_threads,
     show_config,
 )
+from nncore._core.record import RecordError
 from nncore._grad import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from nncore._ops.activation import log_softmax, softmax
 from nncore._ops.arithmetic import (
@@ -45,6 +46,7 @@ from nncore._ops.arithmetic import (
 from nncore._ops.linear import matmul
 from nncore._ops.reduction import argmax, argmin, max, mean, min, std, sum, var
 from nncore._ops.shape import cat, flatten, permute, reshape, split, squeeze, stack, transpose, unsqueeze
+from nncore._plan import compile
 from nncore._random import Generator, get_rng_state, manual_seed, rand, randn, randperm, set_rng_state
 from nncore._tensor import (
     Tensor,

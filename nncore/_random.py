@@ -3,7 +3,7 @@ of it is a function of (seed, stream, i) alone."""
 
 import numpy as np
 
-from nncore._core import rng
+from nncore._core import record, rng
 from nncore._core.tensor import new_empty
 from nncore._ops._check import FLOAT64, float_code, integer, number, shape_arg
 
@@ -38,6 +38,9 @@ class Generator:
     def next_stream(self):
         """(seed, number of a stream that nobody else gets)."""
         self._stream += 1
+        recording = record.current()
+        if recording is not None:
+            recording.streams.append((self, self._seed, self._stream))
         return self._seed, self._stream
 
     def get_state(self):

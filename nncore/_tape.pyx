@@ -15,6 +15,7 @@ from nncore._core.elementwise import copy_into as _copy_into
 
 from cpython.object cimport PyObject
 
+from nncore._core.record cimport Recorder, recorder
 from nncore._core.c cimport NN_FLOAT64, NN_OP_add, NN_OP_fill
 from nncore._core.tensor cimport Storage, TensorBase, empty_like, overlaps
 
@@ -145,6 +146,9 @@ def record(out, str name, tuple inputs, backward, tuple saved=()):
 cdef int _accumulate(TensorBase leaf, TensorBase g) except -1:
     """leaf.grad += g. The first gradient is kept as it is if nobody else can see it, else copied."""
     cdef TensorBase own
+    cdef Recorder r = recorder()
+    if r is not None:
+        r.leaf(leaf, (<TensorBase>leaf.grad_).storage if leaf.grad_ is not None else None)
     if g.ndim != leaf.ndim:
         raise RuntimeError(f"backward gave a gradient of shape {g.shape} for a tensor of shape {leaf.shape}")
     for i in range(g.ndim):

@@ -377,11 +377,9 @@ def adasecant(
 ):
     """The authors' code of 2015 (adasecant_wshp_paper, learning_rule.py), a line of it for a line."""
     p, g = _gradient(p, g, lr, weight_decay, maximize, True)
-    old = state or {"step": 0, **{name: 0 * g + eps for name in ADASECANT}}
+    old = state or {"step": 0, **dict.fromkeys(ADASECANT, 0 * g + eps)}
     if not state:
-        old |= {"tau": 0 * g + 2.1 * (1 + eps)} | {
-            n: 0 * g for n in ("mean_delta", "mean_square_delta", "sum_square_grad")
-        }
+        old |= {"tau": 0 * g + 2.1 * (1 + eps)} | dict.fromkeys(("mean_delta", "mean_square_delta", "sum_square_grad"), 0 * g)
     keep, share = 1 - 1 / old["tau"], 1 / old["tau"]
     g = g / (np.sqrt(np.sum(g * g)) + eps)
     first = old["step"] == 0

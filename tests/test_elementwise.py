@@ -402,4 +402,14 @@ def test_writes_are_counted(dtype):
         assert t._storage.version == before + 2  # before and after: a pack made meanwhile holds neither
 
 
-COVERS = {"ewise": test_values, "cast": test_cast}
+def test_zero(isa, dtype):
+    """Zeros of any size, and nothing behind them."""
+    code = tensor.dtype_code(dtype)
+    for n in (0, 1, 3, shapes.CHUNK - 1, shapes.CHUNK + 5, 3 * shapes.CHUNK + 1):
+        shapes.prime((n,), dtype)
+        t = tensor.new_zeros((n,), code)
+        assert not np.asarray(t).any()
+        shapes.check_slack(t, "zero")
+
+
+COVERS = {"ewise": test_values, "cast": test_cast, "zero": test_zero}

@@ -125,4 +125,20 @@ def test_checked_index():
             indexing.checked_index(from_array(np.array([0, bad])), 5, "index", True)
 
 
-COVERS = {"gather": test_gather, "scatter": test_scatter, "scatter_add": test_scatter_add}
+def test_index(isa, rng):
+    """Indices are copied, counted from the end, left out, or refused with their value and place."""
+    for n in (0, 1, 7, 100):
+        x = rng.integers(-10, 10, n)
+        y = np.asarray(indexing.checked_index(from_array(x), 10, "index", True))
+        assert np.array_equal(y, np.where(x < 0, x + 10, x))
+        x = np.abs(x)
+        assert np.array_equal(indexing.checked_index(from_array(x), 11, "index"), x)
+        y = np.asarray(indexing.checked_index(from_array(x), 11, "index", False, 3))
+        assert np.array_equal(y, np.where(x == 3, -1, x))
+    for wrap, bad in ((False, -1), (False, 5), (True, -6), (True, 5), (False, 2**62), (True, -(2**63))):
+        x = np.array([0, 4, bad, 7])
+        with pytest.raises(tensor.OutOfRange, match=f"target: .*{bad} at position 2"):
+            indexing.checked_index(from_array(x), 5, "target", wrap)
+
+
+COVERS = {"index": test_index, "gather": test_gather, "scatter": test_scatter, "scatter_add": test_scatter_add}

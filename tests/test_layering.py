@@ -26,6 +26,7 @@ LAYERS = {
     "nn": 4,
     "optim": 4,
     "data": 4,
+    "_plan": 5,
     "_model_file": 5,
     "train": 5,
     "cli": 6,

@@ -224,8 +224,18 @@ def test_zero_gradient(isa, dtype, rng, kind):
             tolerance.same_bits(problem.values("p"), p)
 
 
+class Numbers:
+    """What an optimizer gives to a kernel call: the numbers of its step."""
+
+    def __init__(self, **numbers):
+        self.numbers = numbers
+
+    def apply(self, address):
+        kernels.set_scalars(address, **self.numbers)
+
+
 def plain(params, lr=0.1):
-    kernels.update("sgd", params, [None], lr=lr)
+    kernels.update("sgd", params, [None], None, Numbers(lr=lr))
 
 
 def test_strided_gradients(isa, dtype, rng):
@@ -275,7 +285,7 @@ def test_writes_are_counted(rng):
 def test_no_parameters():
     """An empty list is nothing to do."""
     plain([])
-    kernels.update("adam", [], [[], [], None], lr=0.1)
+    kernels.update("adam", [], [[], [], None], None, Numbers(lr=0.1))
     kernels.clip_value([], 1.0)
     assert kernels.norms([], 2.0).shape == (0,)
 
@@ -380,23 +390,7 @@ def test_clip_lets_nan_through(isa, dtype):
 
 
 COVERS = {
-    **{
-        name: test_updates
-        for name in (
-            "sgd",
-            "asgd",
-            "adam",
-            "adamax",
-            "nadam",
-            "radam",
-            "lion",
-            "adagrad",
-            "rmsprop",
-            "adadelta",
-            "rprop",
-            "adasecant",
-        )
-    },
+    **dict.fromkeys(("sgd", "asgd", "adam", "adamax", "nadam", "radam", "lion", "adagrad", "rmsprop", "adadelta", "rprop", "adasecant"), test_updates),
     "norms": test_norms,
     "clip_norm": test_clip,
     "clip_value": test_clip,

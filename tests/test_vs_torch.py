@@ -8,9 +8,9 @@ import pytest
 import nncore
 from nncore import nn, optim
 from nncore.nn import functional as F
+from nncore.nn import init
 
 from . import test_optim
-from nncore.nn import init
 
 try:
     import torch

@@ -11,14 +11,34 @@ cdef extern from "nncore.h" nogil:
         NN_ACT_NONE, NN_ACT_RELU, NN_ACT_TANH, NN_ACT_SIGMOID
         NN_SUM, NN_MAX, NN_MIN
         NN_UNIFORM, NN_NORMAL
-        NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_ewise, NN_K_cast, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward
+        NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_ewise, NN_K_cast, NN_K_zero, NN_K_index, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward
         NN_K_cross_entropy, NN_K_cross_entropy_backward, NN_K_gather, NN_K_scatter_add, NN_K_scatter, NN_K_random, NN_K_dropout
         NN_K_clip_norm, NN_K_clip_value, NN_K_norms, NN_K_probe_fma, NN_K_probe_copy
         NN_OP_add, NN_OP_fill
 
+    # where in their arguments
+    size_t RANDOM_SEED "offsetof(nn_random_args, seed)"
+    size_t DROPOUT_SEED "offsetof(nn_dropout_args, seed)"
+    size_t INDEX_X "offsetof(nn_index_args, x)"
+
     ctypedef struct nn_epilogue:
         const void *bias
         int act
+
+    ctypedef struct nn_call:
+        int kernel, dtype
+        void *args
+
+    ctypedef struct nn_index_args:
+        int64_t n, size, ignored
+        int wrap, ignore
+        const int64_t *x
+        int64_t *y
+        int64_t *bad
+
+    ctypedef struct nn_zero_args:
+        int64_t bytes
+        void *y
 
     ctypedef struct nn_gemm_args:
         int64_t M, N, K

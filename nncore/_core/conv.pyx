@@ -2,6 +2,7 @@
 in front. Images are channels-last in memory."""
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from itertools import product
 
@@ -64,6 +65,10 @@ cdef class Taps:
         PyMem_Free(self.taps)
         PyMem_Free(self.position)
 
+    cdef void keep(self):
+        runtime.keep(self.taps, <size_t>(3 * self.n) * sizeof(int64_t), self)
+        runtime.keep(self.position, <size_t>self.all_taps * sizeof(int64_t), self)
+
 
 cdef Taps _forward_taps(Geometry g):
     axes = [[(k * g.dilation[d] - g.padding[d], k) for k in range(g.kernel[d])] for d in range(3)]
@@ -79,6 +84,7 @@ cdef void _spatial(TensorBase t, int64_t *to) noexcept:
 cdef Storage _pack(TensorBase w, Taps taps, Geometry g, bint turned, bint keep):
     """Packed weights [K, C, taps] for the forward direction, or turned: summed over K, written to C."""
     cdef nn_conv_pack_args a
+    memset(&a, 0, sizeof(a))
     cdef Storage p
     cdef int64_t K = w.dims[0] // g.groups, C = w.dims[1], nr = runtime.gemm_nr(w.code)
     cdef tuple key = ("conv", runtime.isa(), <size_t>(w.data - w.storage.data), K, C, taps.all_taps, g.groups)
@@ -94,6 +100,7 @@ cdef Storage _pack(TensorBase w, Taps taps, Geometry g, bint turned, bint keep):
     a.w = w.data
     p = new_storage(<size_t>(g.groups * ((a.outputs + nr - 1) // nr * nr) * taps.n * a.inputs * (4 if w.code == NN_FLOAT32 else 8)))
     a.packed = p.data
+    taps.keep()
     runtime.run(NN_K_conv_pack, w.code, &a)
     if found is True:
         keep_packed(w.storage, key, p)
@@ -103,6 +110,7 @@ cdef Storage _pack(TensorBase w, Taps taps, Geometry g, bint turned, bint keep):
 def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, int act=0):
     """x [N, C, spatial], w [K, C / groups, kernel], bias [K] or None -> act(x * w + bias) [N, K, out], channels-last."""
     cdef nn_conv_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase y
     cdef Taps taps = _forward_taps(g)
     cdef Storage p
@@ -129,6 +137,7 @@ def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, 
     a.x, a.packed, a.y = x.data, p.data, y.data
     a.epilogue.bias = bias.data if bias is not None else NULL
     a.epilogue.act = act
+    taps.keep()
     runtime.run_with_scratch(NN_K_conv, x.code, &a, &a.scratch)
     return y
 
@@ -138,6 +147,7 @@ def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorB
     dX at positions h = phase + stride g receives dY[g + (phase + padding - k dilation) / stride] W_k, for the k for
     which that is whole."""
     cdef nn_conv_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase dx
     cdef Taps taps
     cdef Storage p
@@ -173,6 +183,7 @@ def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorB
         taps = Taps(axes, [g.kernel[0], g.kernel[1], g.kernel[2]])
         p = _pack(w, taps, g, True, False)
         a.n_taps, a.taps, a.packed = taps.n, taps.taps, p.data
+        taps.keep()
         runtime.run_with_scratch(NN_K_conv, dy.code, &a, &a.scratch)
     return dx
 
@@ -180,6 +191,7 @@ def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorB
 def weight_gradient(TensorBase x, TensorBase dy, Geometry g, tuple shape):
     """dW of `shape` [K, C / groups, kernel], row-major."""
     cdef nn_conv_weight_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase dw
     cdef Taps taps = _forward_taps(g)
     cdef int64_t[8] dims
@@ -200,6 +212,7 @@ def weight_gradient(TensorBase x, TensorBase dy, Geometry g, tuple shape):
         a.stride[i] = g.stride[i]
     a.n_taps, a.taps = taps.n, taps.taps
     a.x, a.dy, a.dw = x.data, dy.data, dw.data
+    taps.keep()
     runtime.run_with_scratch(NN_K_conv_weight, x.code, &a, &a.scratch)
     return dw
 

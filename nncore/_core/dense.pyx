@@ -1,5 +1,6 @@
 """Matrix products."""
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from . cimport runtime
 from .c cimport *
@@ -35,6 +36,7 @@ cdef Storage _packed(TensorBase b, int64_t K, int64_t N, int64_t rs, int64_t cs)
     """The packed copy of a parameter that has not changed since its last use, or None."""
     cdef Storage p
     cdef nn_gemm_pack_args a
+    memset(&a, 0, sizeof(a))
     cdef int64_t nr
     cdef tuple key = (runtime.isa(), <size_t>(b.data - b.storage.data), K, N, rs, cs)
     found = find_packed(b.storage, key)
@@ -55,6 +57,7 @@ cdef Storage _packed(TensorBase b, int64_t K, int64_t N, int64_t rs, int64_t cs)
 
 cdef TensorBase _gemm(TensorBase a, TensorBase b, TensorBase bias, int act, int64_t batch, TensorBase out):
     cdef nn_gemm_args g
+    memset(&g, 0, sizeof(g))
     cdef Storage pack = None
     if a.code != b.code or a.code > NN_FLOAT64:
         raise TypeError(f"expected two floating operands of one dtype, got {a.dtype} and {b.dtype}")

@@ -1,9 +1,10 @@
 """Elementwise kernels: broadcasting operations, their sums, and copies between types."""
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from . cimport runtime
 from .c cimport *
-from .tensor cimport TensorBase, empty, empty_channels_last, memory_order, require_writable, scalar
+from .tensor cimport TensorBase, empty, empty_channels_last, memory_order, require_writable, scalar, touch
 
 
 cdef object _mismatch(TensorBase a, TensorBase b):
@@ -80,6 +81,7 @@ cdef TensorBase _result(const nn_ewise_args *e, int code, TensorBase a, TensorBa
 def ewise(int op, TensorBase a, TensorBase b=None, TensorBase c=None, double s=0, double t=0, TensorBase out=None):
     """op(a, b, c; s, t), broadcast, into a new tensor or `out` (of the result's shape)."""
     cdef nn_ewise_args e
+    memset(&e, 0, sizeof(e))
     cdef int i, code
     code = _operands(&e, a, b, c)
     if out is None:
@@ -94,7 +96,7 @@ def ewise(int op, TensorBase a, TensorBase b=None, TensorBase c=None, double s=0
             if out.dims[i] != e.shape[i]:
                 raise ValueError(f"out: shape {out.shape} is not the result's "
                                  f"{tuple([e.shape[k] for k in range(e.ndim)])}")
-        out.storage.version += 1
+        touch(out.storage)
     e.op = op
     e.sum = 0
     e.s = s
@@ -107,13 +109,14 @@ def ewise(int op, TensorBase a, TensorBase b=None, TensorBase c=None, double s=0
         for i in range(3):
             memory_order(e.ndim, e.xs[i])
     runtime.run(NN_K_ewise, code, &e)
-    out.storage.version += 1  # also after the write: a pack made in between holds neither version
+    touch(out.storage)  # also after the write: a pack made in between holds neither version
     return out
 
 
 def ewise_sum(int op, TensorBase a, TensorBase b=None, double scale=1, double s=0):
     """scale * the sum of op(a, b; s) over all elements, as a tensor without dimensions."""
     cdef nn_ewise_args e
+    memset(&e, 0, sizeof(e))
     cdef int code = _operands(&e, a, b, None)
     cdef TensorBase out = scalar(code)
     e.op = op
@@ -128,6 +131,7 @@ def ewise_sum(int op, TensorBase a, TensorBase b=None, double scale=1, double s=
 
 cdef void _copy(TensorBase dst, TensorBase src) noexcept:
     cdef nn_cast_args c
+    memset(&c, 0, sizeof(c))
     cdef int i, skip = dst.ndim - src.ndim
     c.ndim = dst.ndim
     c.xtype = src.code
@@ -179,17 +183,18 @@ def copy_into(TensorBase dst, TensorBase src):
     for i in range(src.ndim):
         if skip < 0 or (src.dims[i] != 1 and src.dims[i] != dst.dims[i + skip]):
             raise ValueError(f"value: shape {src.shape} cannot be broadcast to {dst.shape}")
-    dst.storage.version += 1
+    touch(dst.storage)
     _copy(dst, src)
-    dst.storage.version += 1
+    touch(dst.storage)
 
 
 def fill(TensorBase t, double value):
     """t[...] = value; bumps t's version."""
     cdef nn_ewise_args e
+    memset(&e, 0, sizeof(e))
     cdef int i
     require_writable(t)
-    t.storage.version += 1
+    touch(t.storage)
     e.op = NN_OP_fill
     e.sum = 0
     e.s = value
@@ -201,4 +206,4 @@ def fill(TensorBase t, double value):
     if t.code > NN_FLOAT64:
         raise TypeError(f"expected a floating tensor, got {t.dtype}")
     runtime.run(NN_K_ewise, t.code, &e)
-    t.storage.version += 1
+    touch(t.storage)

@@ -6,9 +6,10 @@ from libc.string cimport memset
 from . cimport runtime
 from .c cimport *
 from .elementwise cimport contiguous
-from .tensor cimport TensorBase, empty, require_writable
+from .tensor cimport TensorBase, empty, require_writable, touch
 
 from .elementwise import copy_into
+from .record import before_next, current
 from .runtime import KERNELS
 
 cdef dict NUMBERS = {name: i for i, name in enumerate(KERNELS)}
@@ -45,6 +46,7 @@ cdef class Chunks:
         if self.chunks == NULL:
             raise MemoryError()
         self.params = params
+        merge = merge and current() is None  # a plan moves gradients: what is next to each other now will not be
         self.keep = [norms]
         self.code = (<TensorBase>params[0]).code if params else NN_FLOAT32
         size = 4 if self.code == NN_FLOAT32 else 8
@@ -83,10 +85,11 @@ cdef class Chunks:
         for p in self.params:
             require_writable(p)
         o.chunks = self.chunks
+        runtime.keep(self.chunks, <size_t>self.n * sizeof(nn_chunk), self)
         o.n_chunks = self.n
         runtime.run(kernel, self.code, o)
         for p in self.params:
-            p.storage.version += 1
+            touch(p.storage)
         return 0
 
 
@@ -102,24 +105,36 @@ cdef bint _follows(const nn_chunk *a, const nn_chunk *b, int64_t size) noexcept:
     return True
 
 
-def update(str name, list params, list states, TensorBase norms=None, *, double lr=0, double weight_decay=0,
-           bint maximize=False, bint decoupled=False, bint first=False, bint nesterov=False, bint correct=False,
-           double momentum=0, double dampening=0, double beta1=0, double beta2=0, double eps=0, double bias1=1,
-           double bias2=1, double along_g=0, double along_m=0, double rectify=0, double grow=0, double shrink=0,
-           double least=0, double most=0, double lambd=0, double mu=0, double gamma_clip=0, double delta_clip=0):
-    """One step of an optimizer (a line of csrc/optim.def) for parameters with gradients.
-
-    states: for each state array of the line, its tensors, one for each parameter; or None.
-    norms: for adasecant, the sums of squares of the gradients.
-    """
-    cdef nn_optim_args o
+def set_scalars(size_t args, *, double lr=0, double weight_decay=0, bint maximize=False, bint decoupled=False,
+                bint first=False, bint nesterov=False, bint correct=False, double momentum=0, double dampening=0,
+                double beta1=0, double beta2=0, double eps=0, double bias1=1, double bias2=1, double along_g=0,
+                double along_m=0, double rectify=0, double grow=0, double shrink=0, double least=0, double most=0,
+                double lambd=0, double mu=0, double gamma_clip=0, double delta_clip=0):
+    """Writes the numbers of a step into arguments at an address."""
+    cdef nn_optim_args *o = <nn_optim_args *>args
     o.lr, o.weight_decay, o.maximize, o.decoupled, o.first = lr, weight_decay, maximize, decoupled, first
     o.nesterov, o.correct, o.momentum, o.dampening = nesterov, correct, momentum, dampening
     o.beta1, o.beta2, o.eps, o.bias1, o.bias2 = beta1, beta2, eps, bias1, bias2
     o.along_g, o.along_m, o.rectify = along_g, along_m, rectify
     o.grow, o.shrink, o.least, o.most = grow, shrink, least, most
     o.lambd, o.mu, o.gamma_clip, o.delta_clip = lambd, mu, gamma_clip, delta_clip
-    Chunks(params, states, norms, True, True).update(NUMBERS[name], &o)
+
+
+def update(str name, list params, list states, TensorBase norms, prepare):
+    """One step of an optimizer (a line of csrc/optim.def) for parameters with gradients.
+
+    states: for each state array of the line, its tensors, one for each parameter; or None.
+    norms: for adasecant, the sums of squares of the gradients.
+    prepare: its apply(address) calls set_scalars; a replayed step calls it again.
+    """
+    cdef nn_optim_args o
+    memset(&o, 0, sizeof(o))
+    cdef Chunks chunks = Chunks(params, states, norms, True, True)
+    for p in params:
+        require_writable(p)
+    prepare.apply(<size_t>&o)
+    before_next(prepare, params)
+    chunks.update(NUMBERS[name], &o)
 
 
 cdef int _in_place(int kernel, list tensors, TensorBase norm, double most) except -1:
@@ -168,10 +183,12 @@ def norms(list tensors, double p):
 
 cdef int _norms(list tensors, double p, TensorBase out) except -1:
     cdef nn_norms_args a
+    memset(&a, 0, sizeof(a))
     cdef Chunks chunks = Chunks([contiguous(t) for t in tensors], [], None, False, False)
     a.chunks = chunks.chunks
     a.n_chunks = chunks.n
     a.p = p
     a.sums = <double *>out.data
+    runtime.keep(chunks.chunks, <size_t>chunks.n * sizeof(nn_chunk), chunks)
     runtime.run_with_scratch(NN_K_norms, chunks.code, &a, &a.scratch)
     return 0

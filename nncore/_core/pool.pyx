@@ -1,11 +1,12 @@
 """Pooling over channels-last images. All on three spatial axes; fewer have size 1 in front."""
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memset
 
 from . cimport runtime
 from .c cimport *
 from .elementwise cimport channels_last
-from .tensor cimport Storage, TensorBase, empty_channels_last, empty, new_storage
+from .tensor cimport Storage, TensorBase, empty_channels_last, empty, new_storage, no_reading
 
 
 cdef class Windows:
@@ -57,11 +58,15 @@ cdef class Windows:
             a.extent[d] = x.dims[d - skip + 2] if d >= skip else 1
             a.out[d], a.step[d] = self.out[d], self.step[d]
             a.start[d], a.count[d] = self.start[d], self.count[d]
+            runtime.keep(self.start[d], <size_t>self.out[d] * sizeof(int64_t), self)
+            runtime.keep(self.count[d], <size_t>self.out[d] * sizeof(int64_t), self)
+        runtime.keep(self.divisor, <size_t>(self.out[0] * self.out[1] * self.out[2]) * sizeof(double) * (self.divisor != NULL), self)
 
 
 def forward(TensorBase x, Windows w, bint with_index):
     """(pooled [N, C, out], channels-last; where the maxima stood, for backward and indices, or None)."""
     cdef nn_pool_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase y
     cdef Storage index = None
     cdef int64_t[8] dims
@@ -82,6 +87,7 @@ def forward(TensorBase x, Windows w, bint with_index):
 def backward(TensorBase dy, Windows w, Storage index, tuple shape):
     """dX of `shape`, channels-last."""
     cdef nn_pool_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase dx
     cdef int64_t[8] dims
     cdef int i
@@ -97,6 +103,7 @@ def backward(TensorBase dy, Windows w, Storage index, tuple shape):
 
 def indices(TensorBase y, Storage index):
     """The positions of the maxima as an int64 tensor of y's shape, row-major."""
+    no_reading("return_indices")
     cdef TensorBase out = empty(NN_INT64, y.ndim, y.dims)
     cdef const int32_t *p = <const int32_t *>index.data
     cdef int64_t *q = <int64_t *>out.data

@@ -1,5 +1,6 @@
 """Sums and extremes over axes; softmax and cross-entropy over rows."""
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from . cimport runtime
 from .c cimport *
@@ -13,6 +14,7 @@ def reduce(int op, TensorBase x, int first, int last, double scale=1, bint with_
     """scale * op over the axes first..last-1 of x, which stand together; those axes vanish.
     Gives (values, indices or None)."""
     cdef nn_reduce_args r
+    memset(&r, 0, sizeof(r))
     cdef int64_t[8] dims
     cdef int i, n = 0
     cdef TensorBase y, index = None
@@ -46,6 +48,7 @@ def reduce(int op, TensorBase x, int first, int last, double scale=1, bint with_
 def softmax(TensorBase x, bint log):
     """Softmax or log softmax over the last axis."""
     cdef nn_softmax_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase y
     x = contiguous(x)
     y = empty_like(x)
@@ -61,6 +64,7 @@ def softmax(TensorBase x, bint log):
 def softmax_backward(TensorBase y, TensorBase dy, bint log):
     """The gradient for softmax's input, from its output and the output's gradient."""
     cdef nn_softmax_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase dx
     dy = contiguous(dy)
     dx = empty_like(y)
@@ -77,6 +81,7 @@ def softmax_backward(TensorBase y, TensorBase dy, bint log):
 def cross_entropy(TensorBase x, TensorBase target, double scale, bint per_row):
     """(scale * summed loss, or each row's loss if per_row; log-sum-exp of the rows in two parts [rows, 2], for backward)."""
     cdef nn_cross_entropy_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase lse, loss
     cdef int64_t[2] pairs
     cdef int64_t rows = x.dims[0]
@@ -98,6 +103,7 @@ def cross_entropy(TensorBase x, TensorBase target, double scale, bint per_row):
 def cross_entropy_backward(TensorBase x, TensorBase target, TensorBase lse, TensorBase dy, double scale):
     """dx = dy (softmax(x) - onehot(target)) scale; dy is [rows] or without dimensions."""
     cdef nn_cross_entropy_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase dx = empty_like(x)
     dy = contiguous(dy)
     a.rows = x.dims[0]

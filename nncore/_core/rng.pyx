@@ -1,10 +1,11 @@
 """Counter-based random numbers."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from . cimport runtime
 from .c cimport *
 from .elementwise cimport contiguous
-from .tensor cimport TensorBase, empty_like, require_writable
+from .tensor cimport TensorBase, empty_like, require_writable, touch
 
 UNIFORM, NORMAL = NN_UNIFORM, NN_NORMAL
 
@@ -12,8 +13,9 @@ UNIFORM, NORMAL = NN_UNIFORM, NN_NORMAL
 def fill_random(TensorBase t, int dist, double a, double b, uint64_t seed, uint64_t stream):
     """Fills a contiguous tensor: uniform on [a, b), or normal of mean a and standard deviation b."""
     cdef nn_random_args r
+    memset(&r, 0, sizeof(r))
     require_writable(t)
-    t.storage.version += 1
+    touch(t.storage)
     r.dist = dist
     r.n = t.count()
     r.y = t.data
@@ -22,12 +24,13 @@ def fill_random(TensorBase t, int dist, double a, double b, uint64_t seed, uint6
     r.seed = seed
     r.stream = stream
     runtime.run(NN_K_random, t.code, &r)
-    t.storage.version += 1
+    touch(t.storage)
 
 
 def dropout(TensorBase x, double p, uint64_t seed, uint64_t stream):
     """Zeroes elements with probability p (to 1/65536) and scales the others by 1 / (1 - p)."""
     cdef nn_dropout_args d
+    memset(&d, 0, sizeof(d))
     cdef TensorBase y
     x = contiguous(x)
     y = empty_like(x)

@@ -6,6 +6,7 @@ team of threads and one heap in the process.
 import os
 
 from .c cimport *
+from .record cimport Recorder, recorder
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
@@ -13,6 +14,10 @@ cdef extern from "nncore.h" nogil:
     const char *const nn_kernel_names[]
     const char *const nn_op_names[]
     const int nn_op_arity[]
+    const size_t nn_args_size[]
+    const size_t nn_scratch_field[]
+    void nn_replay(const nn_call *calls, int64_t n, int64_t *ns)
+    int64_t nn_clock()
     void nn_run(int kernel, int dtype, const void *args)
     size_t nn_scratch(int kernel, int dtype, const void *args)
     int64_t nn_gemm_nr(int dtype)
@@ -37,9 +42,23 @@ cdef extern from "nncore.h" nogil:
 
 # ---- for the bindings ----
 
+cdef void _record(int kernel, int dtype, const void *args):
+    cdef Recorder r = recorder()
+    if r is not None:
+        r.call(kernel, dtype, args, nn_args_size[kernel])
+
+
 cdef void run(int kernel, int dtype, const void *args) noexcept:
     with nogil:
         nn_run(kernel, dtype, args)
+    _record(kernel, dtype, args)
+
+
+cdef void keep(const void *array, size_t nbytes, owner):
+    """Says that arguments of the next kernel point to an array that `owner` holds."""
+    cdef Recorder r = recorder()
+    if r is not None and not r.pause:
+        r.ranges.append((<size_t>array, nbytes, owner))
 
 
 cdef void run_with_scratch(int kernel, int dtype, const void *args, void **scratch) except *:
@@ -54,6 +73,7 @@ cdef void run_with_scratch(int kernel, int dtype, const void *args, void **scrat
         nn_run(kernel, dtype, args)
         if n:
             nn_free(scratch[0], n)
+    _record(kernel, dtype, args)
 
 
 cdef void *alloc(size_t nbytes) except NULL:
@@ -65,6 +85,19 @@ cdef void *alloc(size_t nbytes) except NULL:
 
 cdef void free(void *p, size_t nbytes) noexcept:
     nn_free(p, nbytes)
+
+
+cdef void replay(const nn_call *calls, int64_t n, int64_t *ns) noexcept:
+    with nogil:
+        nn_replay(calls, n, ns)
+
+
+cdef size_t scratch_field(int kernel) noexcept:
+    return nn_scratch_field[kernel]
+
+
+cdef int threads() noexcept:
+    return nn_get_num_threads()
 
 
 cdef int64_t gemm_nr(int dtype) noexcept:
@@ -129,6 +162,13 @@ def gemm_tile(dtype_code):
     return nn_gemm_nr(dtype_code), nn_lanes(dtype_code)
 
 
+def scratch_bytes(int kernel, int dtype, size_t args):
+    """What a kernel with these arguments needs, for the threads there are."""
+    cdef size_t n = nn_scratch(kernel, dtype, <const void *>args)
+    nn_hold_team(0)
+    return n
+
+
 def set_num_threads(int n):
     nn_set_num_threads(n)
 
@@ -168,6 +208,7 @@ def reset_peak_memory():
 cdef double _probe(int kernel, int dtype, const void *x, void *y, int64_t n, double seconds):
     cdef double result = 0
     cdef nn_probe_args a
+    memset(&a, 0, sizeof(a))
     a.seconds, a.x, a.y, a.n, a.result = seconds, x, y, n, &result
     run(kernel, dtype, &a)
     return result

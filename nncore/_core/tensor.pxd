@@ -34,6 +34,8 @@ cdef TensorBase empty_like(TensorBase t)
 cdef void memory_order(int ndim, int64_t *values) noexcept
 cpdef find_packed(Storage s, tuple key)
 cdef void keep_packed(Storage s, tuple key, Storage p)
+cdef int no_reading(str how) except -1
+cdef void touch(Storage s)
 cdef TensorBase scalar(int code)
 cdef Storage new_storage(size_t nbytes)
 cdef int require_writable(TensorBase t) except -1

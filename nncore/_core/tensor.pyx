@@ -2,12 +2,16 @@
 from cpython.buffer cimport (PyBUF_C_CONTIGUOUS, PyBUF_F_CONTIGUOUS, PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_STRIDES,
                              PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.string cimport memset
 
 import numpy as np
 
+from libc.string cimport memset
+
 from . cimport runtime
-from .c cimport NN_BOOL, NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_MAX_DIMS
+from .c cimport NN_BOOL, NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_K_zero, NN_MAX_DIMS, nn_zero_args
+from .record cimport Recorder, recorder
+
+from .record import RecordError, changed, current
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_))
 _CODES = {d: i for i, d in enumerate(DTYPES)}
@@ -48,6 +52,8 @@ cdef class Storage:
             PyBuffer_Release(self.borrowed)
             PyMem_Free(self.borrowed)
         elif self.data != NULL:
+            if recorder() is not None:
+                recorder().freed(self.data)
             runtime.free(self.data, self.nbytes)
 
 
@@ -65,7 +71,17 @@ cdef Storage new_storage(size_t nbytes):
     cdef Storage s = Storage.__new__(Storage)
     s.nbytes = nbytes
     s.data = <char *>runtime.alloc(nbytes)
+    if recorder() is not None:
+        recorder().made(s.data, nbytes)
     return s
+
+
+cdef void touch(Storage s):
+    """Counts a write."""
+    cdef Recorder r = recorder()
+    s.version += 1
+    if r is not None and not r.pause and <size_t>s.data not in r.live:
+        r.written[s] = r.written.get(s, 0) + 1
 
 
 cdef inline TensorBase _new():
@@ -137,8 +153,12 @@ cdef void memory_order(int ndim, int64_t *values) noexcept:
 
 cpdef find_packed(Storage s, tuple key):
     """The valid packed copy under this key; True if it is time to make one (keep_packed); False if not."""
+    cdef Recorder r
     if not s.tracked:
         return False
+    r = recorder()
+    if r is not None and not r.pause:
+        return _find_recorded(r, s, key)
     if s.packs is None:
         s.packs = {}
     version, held = s.packs.get(key, (-1, None))
@@ -149,7 +169,25 @@ cpdef find_packed(Storage s, tuple key):
 
 
 cdef void keep_packed(Storage s, tuple key, Storage p):
+    cdef Recorder r = recorder()
+    if r is not None and r.packing is not None:
+        r.packs.setdefault(s, []).extend(r.packing)
+        r.found[s, key] = p
+        r.packing = None
+        return
     s.packs[key] = (s.version, p)
+
+
+cdef object _find_recorded(Recorder r, Storage s, tuple key):
+    """A plan has its own packs, of weights that it does not write; which those are is known from the second recording on."""
+    if r.fixed is None or s not in r.fixed:
+        r.written.setdefault(s, 0)
+        return False
+    held = r.found.get((s, key))
+    if held is None:
+        r.packing = []
+        return True
+    return held
 
 
 cdef TensorBase scalar(int code):
@@ -273,6 +311,7 @@ cdef class TensorBase:
         if not value and self.grad_fn is not None:
             raise ValueError("requires_grad: can only be cleared on leaf tensors; use detach()")
         self.wants_grad = value
+        changed()
 
     @property
     def grad(self):
@@ -286,6 +325,8 @@ cdef class TensorBase:
                 raise TypeError(f"grad: expected a Tensor or None, got {type(value).__name__}")
             if value.shape != self.shape or value.dtype != self.dtype:
                 raise ValueError(f"grad: expected {self.dtype} of shape {self.shape}, got {value.dtype} of {value.shape}")
+        if recorder() is not None:
+            recorder().leaf(self, any)
         self.grad_ = value
 
     @property
@@ -321,9 +362,11 @@ cdef class TensorBase:
         self.channels_last = other.channels_last
         self.storage = other.storage
         self.data = other.data
+        changed()
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         cdef Py_ssize_t *meta
+        no_reading("numpy()")
         cdef int i
         cdef bint fixed = self.storage.readonly or self.storage.tracked or self.storage.shielded or self.wants_grad
         if flags & PyBUF_WRITABLE and fixed:
@@ -372,7 +415,10 @@ def new_empty(tuple shape, int code):
 def new_zeros(tuple shape, int code):
     """A fresh tensor of zeros."""
     cdef TensorBase t = new_empty(shape, code)
-    memset(t.data, 0, t.storage.nbytes)
+    cdef nn_zero_args z
+    memset(&z, 0, sizeof(z))
+    z.bytes, z.y = t.storage.nbytes, t.data
+    runtime.run(NN_K_zero, NN_FLOAT32, &z)
     return t
 
 
@@ -397,6 +443,8 @@ def from_array(array):
     s.data = <char *>view.buf
     s.nbytes = <size_t>view.len
     s.readonly = view.readonly
+    if recorder() is not None:
+        recorder().constants.append(s)
     size = ITEMSIZE[code]
     t = _new()
     t.storage = s
@@ -413,6 +461,7 @@ def from_array(array):
 
 def item(TensorBase t):
     """The only element as a Python number."""
+    no_reading("item()")
     if t.count() != 1:
         raise ValueError(f"item: only a tensor of one element has an item, this one has shape {t.shape}")
     if t.code == NN_FLOAT32:
@@ -426,7 +475,14 @@ def item(TensorBase t):
 
 def bump(TensorBase t):
     """Counts a write to the tensor's memory."""
-    t.storage.version += 1
+    touch(t.storage)
+
+
+cdef int no_reading(str how) except -1:
+    if current() is not None:
+        raise RecordError(f"{how}: a compiled function cannot read values, a branch on them would be frozen; compute with "
+                          "tensors, or return the tensor and read it outside")
+    return 0
 
 
 set_tensor_type(TensorBase)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nncore import _tape
-from nncore._core import elementwise
+from nncore._core import elementwise, record
 from nncore._core.tensor import DTYPES, OutOfRange, TensorBase, dtype_code, from_array
 
 FLOAT32, FLOAT64, INT64, BOOL = range(4)
@@ -14,6 +14,10 @@ def as_array(x, name, dtype=None):
     """x as an ndarray of one of the four dtypes (other floats become float32, other integers int64). With `dtype` (a
     code) Python floats keep their precision: the caller converts to it next."""
     if isinstance(x, np.ndarray | np.generic):
+        if record.current() is not None:
+            raise record.RecordError(
+                f"{name}: an array of NumPy inside a compiled function would stay as it is now; pass it as an argument"
+            )
         a = np.asarray(x)
     else:
         try:
@@ -37,6 +41,9 @@ def as_tensor(x, name="input", dtype=None):
     another dtype is an error."""
     if isinstance(x, TensorBase):
         if dtype is not None and x._code != dtype:
+            recording = record.current()
+            if recording is not None and x._storage in recording.raw:
+                return elementwise.cast(x, dtype)
             raise TypeError(f"{name}: expected dtype {DTYPES[dtype]}, got a Tensor of {x.dtype}; convert it explicitly")
         return x
     a = as_array(x, name, dtype)
@@ -49,6 +56,12 @@ def as_tensor(x, name="input", dtype=None):
     elif a is x and _tape.is_grad_enabled():  # backward may read it, and buffers are reused
         t = elementwise.cast(t, t._code)
     return t
+
+
+def constant(x, code):
+    """A number, or an array that follows from shapes alone, as a Tensor."""
+    a = np.asarray(x)
+    return from_array(a if a.dtype == DTYPES[code] else a.astype(DTYPES[code]))
 
 
 def as_float(x, name="input"):

@@ -7,7 +7,7 @@ from nncore._core import elementwise, reduction
 from nncore._core.elementwise import ewise
 from nncore._core.runtime import OPS
 from nncore._core.tensor import TensorBase
-from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_array, as_float, as_tensor, is_number, number
+from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_array, as_float, as_tensor, constant, is_number, number
 
 
 def sum_to(g, shape):
@@ -161,8 +161,8 @@ def div(input, other):
     """input / other, broadcast; arguments and errors as add's."""
     if is_number(other):
         x, s = as_float(input), float(other)
-        y = ewise(OPS["div"], x, as_tensor(np.array(s), "other", x._code))
-        return _tape.record(y, "div", (x,), lambda dy: (ewise(OPS["div"], dy, as_tensor(np.array(s), "s", dy._code)),))
+        y = ewise(OPS["div"], x, constant(s, x._code))
+        return _tape.record(y, "div", (x,), lambda dy: (ewise(OPS["div"], dy, constant(s, dy._code)),))
     if is_number(input):
         b, s = as_float(other, "other"), float(input)
         y = ewise(OPS["rdiv_scalar"], b, None, None, s)
@@ -195,7 +195,7 @@ def pow(input, exponent):
         return _tape.record(y, "pow", (x,), lambda dy: (ewise(OPS["pow_scalar_backward"], dy, x, None, s),), (x,))
     if is_number(input):
         b = as_float(exponent, "exponent")
-        input = as_tensor(np.array(float(input)), "input", b._code)
+        input = constant(float(input), b._code)
     a, b = _pair(input, exponent)
     y = ewise(OPS["pow"], a, b)
 
@@ -272,14 +272,14 @@ def where(condition, input, other):
     if c._code != BOOL:
         raise TypeError(f"condition: expected bool, got {c.dtype}")
     if is_number(input) and is_number(other):
-        input = as_tensor(np.float32(input))
+        input = constant(input, FLOAT32)
     if is_number(input):
-        input = as_tensor(np.array(float(input)), "input", as_float(other, "other")._code)
+        input = constant(float(input), as_float(other, "other")._code)
     if is_number(other):
-        other = as_tensor(np.array(float(other)), "other", as_float(input)._code)
+        other = constant(float(other), as_float(input)._code)
     a, b = _pair(input, other)
     c = elementwise.cast(c, a._code)
-    zero = elementwise.cast(as_tensor(np.array(0.0)), a._code)
+    zero = constant(0.0, a._code)
 
     def backward(dy):
         return (

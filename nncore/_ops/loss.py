@@ -7,7 +7,7 @@ from nncore._core import indexing
 from nncore._core import reduction as rowwise
 from nncore._core.elementwise import contiguous, ewise, ewise_sum
 from nncore._core.runtime import OPS
-from nncore._ops._check import INT64, as_float, as_tensor, one_of
+from nncore._ops._check import INT64, as_float, as_tensor, constant, one_of
 from nncore._ops.arithmetic import mul
 from nncore._ops.reduction import sum as sum_
 from nncore._ops.shape import permute, reshape
@@ -131,7 +131,7 @@ def nll_loss(input, target, *, reduction="mean"):
     rows, t = _rows_of_classes(x, t, True)
     t = indexing.checked_index(t, rows.shape[1], "target")
     n = rows.shape[0]
-    places = as_tensor(np.arange(n), "places")
+    places = constant(np.arange(n), INT64)
     losses = -rows[places, t]
     if reduction == "none":
         return reshape(losses, where)

@@ -8,7 +8,7 @@ from nncore._core.elementwise import contiguous, ewise
 from nncore._core.reduction import MAX, MIN, SUM, reduce
 from nncore._core.runtime import OPS
 from nncore._core.tensor import new_zeros
-from nncore._ops._check import FLOAT64, INT64, as_float, as_tensor, axes, axis, number
+from nncore._ops._check import FLOAT64, INT64, as_float, as_tensor, axes, axis, constant, number
 
 
 def _keep(t, ax):
@@ -95,13 +95,13 @@ def _extreme(op, name, doc):
             return _tape.record(y, name, (x,), spread, (x, y))
         d = axis(dim, x.ndim)
         if x.ndim == 0:
-            return x, as_tensor(np.array(0))
+            return x, constant(0, INT64)
         if x.shape[d] == 0:
             raise ValueError(f"input: cannot take the {name} over axis {d} of size 0, shape {x.shape}")
         y, index = reduce(op, x, d, d + 1, 1.0, True)
         n = x.shape[d]
         code = x._code if n < 1 << 24 else FLOAT64  # positions must be exact
-        places = as_tensor(np.arange(n).reshape((n,) + (1,) * (x.ndim - 1 - d)), "places", code)
+        places = constant(np.arange(n).reshape((n,) + (1,) * (x.ndim - 1 - d)), code)
 
         def backward(dy, _):
             at = elementwise.cast(_keep(index, (d,)), code)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nncore._core import elementwise
+from nncore._core import elementwise, record
 from nncore._ops._check import as_array, as_tensor, float_code
 from nncore._tensor import Tensor
 from nncore._tensor import tensor as new_tensor
@@ -42,11 +42,27 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def __call__(self, *args, **kwargs):
+        recording = record.current()
+        if recording is not None:
+            recording.modules.setdefault(self, self._snapshot())
         return self.forward(*args, **kwargs)
+
+    def _snapshot(self):
+        """What the computation may depend on besides the values of tensors."""
+        seen = []
+        for name, value in vars(self).items():
+            if name in ("_parameters", "_buffers"):
+                seen += [(n, t, t is not None and (t.requires_grad, t._storage)) for n, t in value.items()]
+            elif name == "_modules":
+                seen += value.items()
+            elif not isinstance(value, Tensor):
+                seen.append((name, value))
+        return seen
 
     # ---- registration ----
 
     def __setattr__(self, name, value):
+        record.changed()
         registries = self.__dict__.get("_parameters"), self.__dict__.get("_buffers"), self.__dict__.get("_modules")
         if isinstance(value, Parameter | Module):
             if registries[0] is None:
@@ -73,6 +89,7 @@ class Module:
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name):
+        record.changed()
         for r in (self._parameters, self._buffers, self._modules):
             r.pop(name, None)
         object.__delattr__(self, name)
@@ -83,6 +100,7 @@ class Module:
             raise TypeError(f"param: expected a Parameter or None, got {type(param).__name__}")
         _check_name(name)
         self._parameters[name] = param
+        record.changed()
         object.__setattr__(self, name, param)
 
     def register_buffer(self, name, tensor):
@@ -90,6 +108,7 @@ class Module:
         value = tensor if tensor is None or isinstance(tensor, Tensor) else new_tensor(as_array(tensor, "tensor"))
         _check_name(name)
         self._buffers[name] = value
+        record.changed()
         object.__setattr__(self, name, value)
 
     def add_module(self, name, module):
@@ -98,6 +117,7 @@ class Module:
             raise TypeError(f"module: expected a Module or None, got {type(module).__name__}")
         _check_name(name)
         self._modules[name] = module
+        record.changed()
         object.__setattr__(self, name, module)
 
     # ---- walking ----
@@ -164,6 +184,7 @@ class Module:
             raise ValueError(f"mode: expected a bool, got {type(mode).__name__}")
         for m in self.modules():
             object.__setattr__(m, "training", mode)
+        record.changed()
         return self
 
     def eval(self):

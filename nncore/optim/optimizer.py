@@ -1,6 +1,6 @@
 """What all optimizers share: parameter groups, state, and the walk over parameters that have a gradient."""
 
-from nncore._core import elementwise
+from nncore._core import elementwise, record
 from nncore._core import optim as kernels
 from nncore._core.tensor import TensorBase, new_empty, new_zeros
 from nncore._grad import enable_grad
@@ -13,6 +13,27 @@ def pair(values, name, *bounds, **open_ends):
         raise TypeError(f"{name}: expected two numbers, got {values!r}")
     for i, v in enumerate(values):
         number(v, f"{name}[{i}]", *bounds, **open_ends)
+
+
+class _Step:
+    """The numbers of the next step for parameters that share their counters."""
+
+    def __init__(self, optimizer, group, counters, states, arrays):
+        self._optimizer, self._group, self._counters = optimizer, group, counters
+        self._states, self._names = states, arrays.keys()
+
+    def check(self):
+        """Whether the options still need the same state."""
+        return self._optimizer._arrays(self._group).keys() == self._names
+
+    def apply(self, address):
+        """Writes them into the kernel's arguments, and counts the step."""
+        group = self._group
+        scalars, after = self._optimizer._plan(group, self._counters)
+        common = {"lr": group["lr"], "weight_decay": group.get("weight_decay", 0), "maximize": group["maximize"]}
+        kernels.set_scalars(address, **{**common, **scalars})
+        for s in self._states:
+            s.update(after)
 
 
 class Optimizer:
@@ -40,6 +61,7 @@ class Optimizer:
             raise ValueError("params: empty; an optimizer needs at least one parameter")
         self.defaults, self.state, self.param_groups = defaults, {}, []
         self._stepped = False
+        self._version = 0  # of the groups and the memory of the state
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for g in groups:
@@ -70,6 +92,7 @@ class Optimizer:
         group = {**self.defaults, **param_group, "params": params}
         self.check_options(group)
         self.param_groups.append(group)
+        self._version += 1
 
     def _arrays(self, group):
         """{name: initial value} of those of `_slots` that these options need."""
@@ -120,6 +143,9 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         self._stepped = True
+        recording = record.current()
+        if recording is not None:
+            recording.optimizers[self] = self._version
         for group in self.param_groups:
             for params in self._batches(group):
                 try:
@@ -159,24 +185,14 @@ class Optimizer:
         arrays = self._arrays(group)
         counters = self.state.get(params[0], {})
         if not arrays.keys() <= counters.keys():
-            self._init_state(params, group, arrays)
+            with record.paused():  # once, not in every replay
+                self._init_state(params, group, arrays)
             counters = self.state[params[0]]
         states = [self.state[p] for p in params] if arrays else []
-        scalars, after = self._plan(group, counters)
+        arrays_of = [[s[name] for s in states] if name in arrays else None for name in self._slots]
         kernels.update(
-            self._kernel,
-            params,
-            [[s[name] for s in states] if name in arrays else None for name in self._slots],
-            self._norms(params),
-            **{
-                "lr": group["lr"],
-                "weight_decay": group.get("weight_decay", 0),
-                "maximize": group["maximize"],
-                **scalars,
-            },
+            self._kernel, params, arrays_of, self._norms(params), _Step(self, group, counters, states, arrays)
         )
-        for s in states:
-            s.update(after)
 
     # ---- saving ----
 
@@ -235,6 +251,7 @@ class Optimizer:
         for g, s in zip(groups, saved):
             g.update({k: v for k, v in s.items() if k != "params"})
         self.state = state
+        self._version += 1
 
     def __repr__(self):
         options = [", ".join(f"{k}={v}" for k, v in g.items() if k != "params") for g in self.param_groups]

@@ -1,0 +1,468 @@
+"""A recorded step, and its replay in one call.
+
+Two recordings of the same function are compared, call by call: what differs was a constant that is none. The second one becomes
+the plan. Where an argument points into memory that was made while recording, it is moved to the plan's arena, in which
+each block has a place only from its first use to its last.
+"""
+import gc
+from bisect import bisect_right
+
+from cpython.mem cimport PyMem_Free
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from . cimport runtime
+from .c cimport *
+from .record cimport Block, Call, Recorder
+from .tensor cimport Storage, TensorBase, empty, empty_channels_last, new_storage
+
+from .elementwise import cast, copy_into
+from .indexing import raise_if_bad
+from .record import RecordError
+from .runtime import KERNELS, scratch_bytes
+
+# Kernels that take (seed, stream), and where: a replay takes the next stream.
+SEED_AT = {NN_K_random: RANDOM_SEED, NN_K_dropout: DROPOUT_SEED}
+
+cdef size_t LINE = 64
+
+
+cdef class Word:
+    """What eight bytes of an argument are: a number, or the address of a block, of an array or of memory that was there before."""
+    cdef readonly object block   # Block, or None
+    cdef readonly object array   # Bytes of an array, or None
+    cdef readonly object value   # the number, or the distance from the block's start
+
+
+cdef class Bytes:
+    """Arguments, or an array that they point to, word by word."""
+    cdef readonly bytes data
+    cdef readonly list words     # (offset, Word) of those that are addresses of blocks or arrays
+
+
+cdef class Step:
+    """A call with its words understood."""
+    cdef readonly Call call
+    cdef readonly Bytes args
+    cdef readonly object prepare  # what is set anew before each replay, or None
+    cdef readonly list streams    # of (generator, its seed and stream)
+    cdef public list reads        # blocks
+
+
+def understand(Recorder r):
+    """The recording as Steps. Arrays and constants are looked into; the rest are plain numbers and addresses of memory
+    that was there before (it is not told which)."""
+    cdef Call c
+    cdef Step s
+    cdef Block b
+    ranges = {address: (nbytes, owner) for address, nbytes, owner in r.ranges}
+    held = sorted(((<size_t>(<Storage>k).data, (<Storage>k).nbytes) for k in r.constants))
+    starts = [a for a, _ in held]
+    prepare = dict(r.prepare)
+    streams = {}
+    for generator, seed, stream in r.streams:
+        streams[seed, stream] = generator
+    blocks = sorted(r.blocks, key=_made)
+    live, steps, at = [], [], 0
+    for i, c in enumerate(r.calls):
+        while at < len(blocks) and (<Block>blocks[at]).made <= i:
+            live.append(blocks[at])
+            at += 1
+        live = [x for x in live if (<Block>x).freed < 0 or (<Block>x).freed > i]
+        s = Step.__new__(Step)
+        s.call, s.prepare, s.streams = c, prepare.get(i), []
+        s.args = _words(c.args, live, ranges, held, starts)
+        if c.kernel in SEED_AT:
+            pair = _pair(c.args, SEED_AT[c.kernel])
+            if pair in streams:
+                s.streams.append((streams[pair], pair))
+        steps.append(s)
+    return steps
+
+
+cpdef long _made(Block b):
+    return b.made
+
+
+cdef tuple _pair(bytes data, size_t at):
+    cdef uint64_t v[2]
+    memcpy(v, <const char *>data + at, 16)
+    return v[0], v[1]
+
+
+cdef Bytes _words(bytes data, list live, dict ranges, list held, list starts):
+    cdef Bytes out = Bytes.__new__(Bytes)
+    cdef Word w
+    cdef Block b
+    cdef uint64_t v
+    cdef size_t i
+    out.data, out.words = data, []
+    for i in range(0, len(data) // 8 * 8, 8):
+        memcpy(&v, <const char *>data + i, 8)
+        if v < 65536:
+            continue
+        w = None
+        for x in live:
+            b = x
+            if b.address <= v < b.address + b.nbytes:
+                w = Word.__new__(Word)
+                w.block, w.value = b, v - b.address
+                break
+        if w is None and v in ranges:
+            w = Word.__new__(Word)
+            w.array = _words((<const char *><size_t>v)[:ranges[v][0]], live, ranges, held, starts)
+        if w is None and held:
+            k = bisect_right(starts, v) - 1
+            if k >= 0 and v < held[k][0] + held[k][1]:
+                w = Word.__new__(Word)
+                w.value = (<const char *><size_t>held[k][0])[:held[k][1]]
+        if w is not None:
+            out.words.append((i, w))
+    return out
+
+
+cdef object _canonical(Bytes b, dict numbers, _Packs packs, size_t skip, bint pointers_only):
+    """Equal for equal work: blocks as numbers in the order of their first use, arrays and constants by what is in them, packed
+    weights as nothing: whether there are some is the plan's choice."""
+    cdef Word w
+    cdef char *p
+    cdef uint64_t v
+    cdef size_t i
+    cdef bytearray plain = bytearray(b.data)
+    seen = []
+    p = plain
+    for at, x in b.words:
+        w = x
+        if w.block is not None:
+            if w.block not in packs.blocks:
+                seen.append((at, numbers.setdefault(w.block, len(numbers)), w.value))
+        elif w.array is not None:
+            seen.append((at, _canonical(w.array, numbers, packs, 0, pointers_only)))
+        else:
+            seen.append((at, w.value))
+        memset(p + <size_t>at, 0, 8)
+    for i in range(0, len(plain) // 8 * 8, 8):
+        memcpy(&v, p + i, 8)
+        if v in packs.addresses:
+            memset(p + i, 0, 8)
+    if skip:
+        memset(p + skip, 0, 8)
+    return seen if pointers_only else (seen, bytes(plain))
+
+
+cdef class _Packs:
+    """The packed weights of a recording: results of kernels named *_pack, whose last argument is where they go."""
+    cdef set blocks, addresses
+
+    def __init__(self, list steps, Recorder r):
+        cdef Step s
+        self.blocks, self.addresses = set(), {<size_t>(<Storage>p).data for p in r.found.values()}
+        for x in steps:
+            s = x
+            if _packs(s.call.kernel) and s.args.words:
+                self.blocks.add((<Word>s.args.words[len(s.args.words) - 1][1]).block)
+
+
+cdef bint _packs(int kernel):
+    return KERNELS[kernel].endswith("_pack")
+
+
+def compare(list first, Recorder r1, list second, Recorder r2):
+    """Raises RecordError, naming the line, unless both recordings do the same work."""
+    cdef Step a, b
+    cdef _Packs mine = _Packs(first, r1), other = _Packs(second, r2)
+    numbers, others = {}, {}
+    first = [s for s in first if not _packs((<Step>s).call.kernel)]
+    second = [s for s in second if not _packs((<Step>s).call.kernel)]
+    for i in range(max(len(first), len(second))):
+        if i >= len(first) or i >= len(second):
+            b = (second if i < len(second) else first)[i]
+            raise RecordError(f"the compiled function did not do the same work twice: {KERNELS[b.call.kernel]} ran in one of two "
+                              "calls with equal arguments only; what it depends on must be an argument", b.call.where)
+        a, b = first[i], second[i]
+        same = a.call.kernel == b.call.kernel and a.call.dtype == b.call.dtype
+        if same:
+            skip = runtime.scratch_field(a.call.kernel)
+            prepared = a.prepare is not None
+            same = (_canonical(_without_stream(a), numbers, mine, skip, prepared)
+                    == _canonical(_without_stream(b), others, other, skip, prepared))
+        if not same:
+            raise RecordError(f"the compiled function did not do the same work twice: {KERNELS[b.call.kernel]} got other numbers "
+                              "or memory in the second of two calls with equal arguments; a number that changes from call to "
+                              "call must be an argument", b.call.where)
+
+
+cdef Bytes _without_stream(Step s):
+    if not s.streams:
+        return s.args
+    cdef Bytes out = Bytes.__new__(Bytes)
+    cdef bytearray data = bytearray(s.args.data)
+    cdef size_t at = SEED_AT[s.call.kernel]
+    data[at:at + 16] = bytes(16)
+    out.data, out.words = bytes(data), s.args.words
+    return out
+
+
+def place(list spans):
+    """Offsets for blocks (size, first use, last use) such that those in use together do not overlap, and the size of the whole.
+    Largest first, each at the lowest place that is free."""
+    order = sorted(range(len(spans)), key=lambda i: -spans[i][0])
+    placed, offsets, total = [], [0] * len(spans), 0
+    for i in order:
+        size, first, last = spans[i]
+        at = 0
+        for start, end, f, l in placed:  # by start
+            if f <= last and first <= l and at < end and start < at + size:
+                at = end
+        offsets[i] = at
+        placed.append((at, at + size, first, last))
+        placed.sort()
+        total = max(total, at + size)
+    return offsets, total
+
+
+cdef class Plan:
+    """Calls with their arguments, the memory they need, and what is to be set before each replay."""
+    cdef nn_call *calls
+    cdef int64_t n
+    cdef Storage args            # of all calls, and the arrays they point to
+    cdef readonly Storage arena
+    cdef Storage scratch
+    cdef size_t scratch_bytes
+    cdef int threads
+    cdef list steps, prepare, streams, packs, keep, early, late
+    cdef list written
+    cdef dict places             # id of block -> offset in the arena
+    cdef readonly long replays
+    cdef readonly list outputs   # of tensors in the arena
+
+    def __init__(self, list steps, Recorder r, list kept):
+        """kept: blocks that are read after the replay."""
+        cdef Word w
+        cdef Step s
+        cdef Block b
+        cdef size_t total = 0
+        cdef dict uses = {}
+        self.steps = steps
+        for i, x in enumerate(steps):
+            s = x
+            s.reads = []
+            self._uses(s.args, i, uses, s.reads)
+        for b in kept:
+            if id(b) in uses:
+                uses[id(b)][2] = len(steps)
+            else:
+                uses[id(b)] = [b, 0, len(steps)]
+        spans = [((<Block>u[0]).nbytes + LINE - 1 & ~(LINE - 1), u[1], u[2]) for u in uses.values()]
+        spans = [(size + (LINE if size >= 4096 else 0), f, l) for size, f, l in spans]  # not all at one place of a page
+        offsets, size = place(spans)
+        self.places = dict(zip(uses, offsets))
+        self.arena = new_storage(max(size, LINE))
+        self.keep = [r, [u[0] for u in uses.values()]]
+        # arguments
+        self.n = len(steps)
+        for x in steps:
+            total += self._size((<Step>x).args)
+        for calls in r.packs.values():
+            for c in calls:
+                total += (len((<Call>c).args) + LINE) & ~(LINE - 1)
+        self.args = new_storage(total + <size_t>(self.n + 1) * sizeof(nn_call) + LINE)
+        self.calls = <nn_call *>self.args.data
+        cdef char *at = self.args.data + ((<size_t>(self.n + 1) * sizeof(nn_call) + LINE) & ~(LINE - 1))
+        self.prepare, self.streams, self.packs, self.early, self.late = [], [], [], [], []
+        streams = {}
+        for i in range(self.n):
+            s = steps[i]
+            self.calls[i].kernel, self.calls[i].dtype, self.calls[i].args = s.call.kernel, s.call.dtype, at
+            if s.prepare is not None:
+                self.prepare.append((<size_t>at, s.prepare))
+            for generator, pair in s.streams:
+                streams.setdefault((id(generator), pair), (generator, []))[1].append(<size_t>at + <size_t>SEED_AT[s.call.kernel])
+            if i in r.indices:
+                # indices that are arguments are checked before anything is done, computed ones afterwards
+                outside = not any((<Word>x).block is not None and offset == INDEX_X for offset, x in s.args.words)
+                (self.early if outside else self.late).append((<size_t>at, r.indices[i]))
+            at = self._write(s.args, at)
+        for generator, seed, stream in r.streams:  # in the order in which they were taken
+            found = streams.get((id(generator), (seed, stream)))
+            self.streams.append((generator, found[1] if found else []))
+        for storage, calls in r.packs.items():
+            first = <size_t>at
+            made = []
+            for c in calls:
+                memcpy(at, <const char *>(<Call>c).args, len((<Call>c).args))
+                made.append(((<Call>c).kernel, (<Call>c).dtype, <size_t>at))
+                at += (len((<Call>c).args) + LINE) & ~(LINE - 1)
+            self.packs.append([storage, (<Storage>storage).version, made])
+        self.written = [k for k, times in r.written.items() if times]
+        self.keep.append(list(r.found.values()))
+        self._keep_outside()
+        self._measure()
+
+    cdef void _uses(self, Bytes b, int64_t i, dict uses, list reads):
+        cdef Word w
+        for _, x in b.words:
+            w = x
+            if w.block is not None:
+                u = uses.setdefault(id(w.block), [w.block, i, i])
+                u[2] = i
+                reads.append(w.block)
+            elif w.array is not None:
+                self._uses(w.array, i, uses, reads)
+
+    cdef size_t _size(self, Bytes b):
+        cdef size_t n = (<size_t>len(b.data) + LINE) & ~(LINE - 1)
+        for _, x in b.words:
+            if (<Word>x).array is not None:
+                n += self._size((<Word>x).array)
+        return n
+
+    cdef char *_write(self, Bytes b, char *at):
+        """Writes b at `at` with addresses in the arena; gives the next free place."""
+        cdef Word w
+        cdef char *here = at
+        cdef size_t to
+        cdef bytes content
+        memcpy(at, <const char *>b.data, len(b.data))
+        at += (<size_t>len(b.data) + LINE) & ~(LINE - 1)
+        for offset, x in b.words:
+            w = x
+            if w.block is not None:
+                to = <size_t>self.arena.data + <size_t>self.places[id(w.block)] + <size_t>w.value
+            elif w.array is not None:
+                to = <size_t>at
+                at = self._write(w.array, at)
+            else:
+                continue  # a constant, which is kept
+            memcpy(here + <size_t>offset, &to, 8)
+        return at
+
+    cdef _keep_outside(self):
+        """Holds on to all memory outside of the plan that its arguments point to."""
+        cdef uint64_t v
+        cdef Storage s
+        cdef Bytes b
+        words = set()
+        pending = [(<Step>x).args for x in self.steps]
+        while pending:
+            b = pending.pop()
+            for i in range(0, len(b.data) // 8 * 8, 8):
+                memcpy(&v, <const char *>b.data + <size_t>i, 8)
+                if v >= 65536:
+                    words.add(v)
+            pending += [(<Word>x).array for _, x in b.words if (<Word>x).array is not None]
+        order = sorted(words)
+        for x in gc.get_objects():
+            if isinstance(x, TensorBase):
+                s = (<TensorBase>x).storage
+            elif isinstance(x, Storage):
+                s = x
+            else:
+                continue
+            if s is None or s.data == NULL:
+                continue
+            k = bisect_right(order, <size_t>s.data + (s.nbytes - 1 if s.nbytes else 0)) - 1
+            if k >= 0 and order[k] >= <size_t>s.data:
+                self.keep.append(s)
+
+    def _measure(self):
+        """Scratch memory for the number of threads in use."""
+        cdef int64_t i
+        cdef size_t most = 0, need
+        self.threads = runtime.threads()
+        for i in range(self.n):
+            need = scratch_bytes(self.calls[i].kernel, self.calls[i].dtype, <size_t>self.calls[i].args)
+            if need > most:
+                most = need
+        if self.scratch is None or most > self.scratch_bytes:
+            self.scratch = new_storage(max(most, LINE))
+            self.scratch_bytes = most
+        for i in range(self.n):
+            if runtime.scratch_field(self.calls[i].kernel):
+                (<void **>(<char *>self.calls[i].args + runtime.scratch_field(self.calls[i].kernel)))[0] = self.scratch.data
+
+    def tensor(self, Block block, TensorBase like):
+        """A tensor like `like`, which lies in the block, on the plan's memory."""
+        cdef TensorBase t = like.alias()
+        t.storage = self.arena
+        t.data = self.arena.data + <size_t>self.places[id(block)] + (<size_t>like.data - block.address)
+        return t
+
+    def valid(self):
+        """Whether what is set before each replay still is of the recorded kind."""
+        for _, p in self.prepare:
+            if not p.check():
+                return False
+        return True
+
+    def replay(self, int64_t[:] times=None):
+        """Runs all calls. times: gets n + 1 clock readings."""
+        cdef uint64_t seed, stream
+        cdef size_t to
+        cdef list pack
+        cdef Storage s
+        cdef int64_t *ns = NULL
+        if times is not None:
+            ns = &times[0]
+        for to, name in self.early:
+            runtime.run(NN_K_index, NN_FLOAT32, <const void *>to)
+            raise_if_bad(to, name)
+        for to, p in self.prepare:
+            p.apply(to)
+        for generator, places in self.streams:
+            seed, stream = generator.next_stream()
+            for to in places:
+                (<uint64_t *>to)[0] = seed
+                (<uint64_t *>to)[1] = stream
+        for x in self.packs:
+            pack = x
+            s = pack[0]
+            if s.version != <long>pack[1]:
+                for kernel, dtype, to in pack[2]:
+                    runtime.run(kernel, dtype, <const void *>to)
+                pack[1] = s.version
+        if self.threads != runtime.threads():
+            self._measure()
+        runtime.replay(self.calls, self.n, ns)
+        for x in self.written:
+            s = x
+            s.version += 1
+        self.replays += 1
+        for to, name in self.late:
+            raise_if_bad(to, name)
+
+    def __len__(self):
+        return self.n
+
+    def describe(self):
+        """(kernel, dtype, address of the arguments, (file, line)) of each call in order."""
+        cdef int64_t i
+        return [(self.calls[i].kernel, self.calls[i].dtype, <size_t>self.calls[i].args, (<Step>self.steps[i]).call.where)
+                for i in range(self.n)]
+
+
+def writer(list steps, Block b):
+    """(file, line) of the first call that uses the block."""
+    for s in steps:
+        for _, w in (<Step>s).args.words:
+            if (<Word>w).block is b:
+                return (<Step>s).call.where
+    return "?", 0
+
+
+def block_of(Recorder r, TensorBase t):
+    """The block of r in which t lies, or None: memory that was there before."""
+    return r.live.get(<size_t>t.storage.data)
+
+
+def fresh(TensorBase t):
+    """A copy on memory of its own, of the same memory order."""
+    return cast(t, t.code)
+
+
+def refill(TensorBase t, TensorBase value):
+    """Writes an input."""
+    if t.storage.nbytes and t.code == value.code and t.contiguous() and value.contiguous():
+        memcpy(t.data, value.data, <size_t>t.count() * t.storage.nbytes // <size_t>max(1, t.count()))
+    else:
+        copy_into(t, value)

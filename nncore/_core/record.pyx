@@ -1,0 +1,148 @@
+"""What a recording keeps. `recorder()` is this thread's, or None; the runtime tells it of kernels that run, the tensors of
+memory that comes and goes. It knows no kernel: arguments are bytes."""
+import os
+import sys
+
+from cpython.ref cimport PyObject, Py_INCREF, Py_DECREF
+
+cdef extern from *:
+    """
+    static _Thread_local PyObject *this_threads_recorder = NULL;
+    """
+    PyObject *this_threads_recorder
+
+cdef str _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+cdef Recorder recorder():
+    return <Recorder>this_threads_recorder if this_threads_recorder != NULL else None
+
+
+def current():
+    """This thread's recorder, or None; None while it pauses."""
+    cdef Recorder r = recorder()
+    return None if r is None or r.pause else r
+
+
+def active():
+    """Whether this thread is recording, or pauses."""
+    return this_threads_recorder != NULL
+
+
+cdef long _epoch = 0
+
+
+def epoch():
+    """How often something changed that plans may depend on: attributes of modules, requires_grad, dtypes."""
+    return _epoch
+
+
+def changed():
+    """Counts such a change."""
+    global _epoch
+    _epoch += 1
+
+
+def where():
+    """(file, line) of the innermost frame outside of the package."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("?", 0)
+
+
+def note_index(str name):
+    """The next kernel checks indices of this name."""
+    if this_threads_recorder != NULL:
+        recorder().indices[len(recorder().calls)] = name
+
+
+def before_next(prepare, list updated):
+    """The next kernel, which updates these tensors, is prepared anew before each replay."""
+    cdef Recorder r = recorder()
+    if r is not None:
+        r.prepare.append((len(r.calls), prepare))
+        r.updated.update(updated)
+
+
+class RecordError(RuntimeError):
+    """Something in a compiled function that cannot be recorded; the message names the line and what to do."""
+
+    def __init__(self, message, at=None):
+        file, line = at or where()
+        super().__init__(f"{message} ({file}, line {line})")
+
+
+cdef class Call:
+    """One kernel that ran."""
+
+
+cdef class Block:
+    """Memory of a tensor made while recording."""
+
+
+cdef class Recorder:
+    """Records this thread between `start` and `stop`."""
+
+    def __init__(self, fixed, raw):
+        self.calls, self.blocks, self.ranges = [], [], []
+        self.leaves, self.modules, self.updated, self.raw = {}, {}, set(), raw
+        self.live, self.written, self.optimizers, self.packs, self.found = {}, {}, {}, {}, {}
+        self.indices = {}
+        self.prepare, self.streams, self.constants = [], [], []
+        self.fixed, self.packing = fixed, None
+
+    def start(self):
+        """From now on."""
+        global this_threads_recorder
+        if this_threads_recorder != NULL:
+            raise RuntimeError("already recording on this thread")
+        Py_INCREF(self)
+        this_threads_recorder = <PyObject *>self
+
+    def stop(self):
+        """No more."""
+        global this_threads_recorder
+        this_threads_recorder = NULL
+        Py_DECREF(self)
+
+    cdef void leaf(self, object tensor, object before):
+        self.leaves.setdefault(tensor, before)
+
+    cdef void call(self, int kernel, int dtype, const void *args, size_t size):
+        cdef Call c
+        if self.pause:
+            return
+        c = Call.__new__(Call)
+        c.kernel, c.dtype = kernel, dtype
+        c.args = (<const char *>args)[:size]
+        c.where = where()
+        (self.calls if self.packing is None else self.packing).append(c)
+
+    cdef void made(self, char *data, size_t nbytes):
+        cdef Block b
+        if self.pause or self.packing is not None:
+            return
+        b = Block.__new__(Block)
+        b.address, b.nbytes, b.made, b.freed = <size_t>data, nbytes, len(self.calls), -1
+        self.blocks.append(b)
+        self.live[b.address] = b
+
+    cdef void freed(self, char *data):
+        cdef Block b = self.live.pop(<size_t>data, None)
+        if b is not None:
+            b.freed = len(self.calls)
+
+
+class paused:
+    """Context in which nothing is recorded: work that is done once, such as an optimizer's first state."""
+
+    def __enter__(self):
+        self._recorder = recorder()
+        if self._recorder is not None:
+            self._recorder.pause += 1
+
+    def __exit__(self, *exc):
+        if self._recorder is not None:
+            self._recorder.pause -= 1
+        return False

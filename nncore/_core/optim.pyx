@@ -140,9 +140,9 @@ def update(str name, list params, list states, TensorBase norms, prepare):
 cdef int _in_place(int kernel, list tensors, TensorBase norm, double most) except -1:
     """An update without gradient and state; tensors that are not row-major are updated in a copy, and written back."""
     cdef nn_optim_args o
+    memset(&o, 0, sizeof(o))
     cdef TensorBase t
     cdef int code
-    memset(&o, 0, sizeof(o))
     o.most = most
     for t in tensors:
         require_writable(t)

@@ -8,7 +8,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check -q
 # pinned: a new release must not turn CI red
 LINT   := ruff==0.17.6 clang-format==23.1.5
 
-.PHONY: help prereqs build demo test debug-test lint format bench bench-steps wheel wheel-test sdist sdist-test clean
+.PHONY: help prereqs build demo test debug-test lint format bench bench-kernels bench-steps wheel wheel-test sdist sdist-test clean
 
 help:
 	@echo "demo         set up, build, train the embedded handwritten digits"
@@ -16,6 +16,7 @@ help:
 	@echo "debug-test   the tests on a build with bounds checks and address/undefined-behaviour sanitizers"
 	@echo "lint format  ruff and clang-format"
 	@echo "bench        GEMM: share of peak, ratio to NumPy (and to torch, if it is installed in $(VENV))"
+	@echo "bench-kernels  every kernel, about 10 minutes; ONLY=\"gemm conv\": some kinds; ARGS=: see benchmarks/kernels.py"
 	@echo "bench-steps  whole training steps (beside torch, if it is installed in $(VENV)), import time"
 	@echo "wheel        manylinux wheel in wheelhouse/;  wheel-test: try it in a fresh environment"
 	@echo "sdist        source archive in dist/;         sdist-test: install it away from the checkout"
@@ -67,7 +68,10 @@ format: build
 	$(VENV)/bin/clang-format -i csrc/*.c csrc/*.h csrc/kernels/*.inc
 
 bench: build
-	$(PY) -m benchmarks.gemm
+	$(PY) -m benchmarks.kernels --only gemm
+
+bench-kernels: build
+	$(PY) -m benchmarks.kernels $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 bench-steps: build
 	$(PY) -m benchmarks.steps

@@ -10,6 +10,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import date
 from pathlib import Path
@@ -63,16 +64,16 @@ def torch():
 
 
 def set_threads(n):
-    """Everybody's threads, so that peers have the same."""
+    """Everybody's threads, so that peers have the same; whether NumPy's are among them."""
     nncore.set_num_threads(n)
     if torch():
         torch().set_num_threads(n)
     try:
         import threadpoolctl
-
-        threadpoolctl.threadpool_limits(n, user_api="blas")
     except ImportError:
-        pass
+        return n == os.cpu_count()
+    threadpoolctl.threadpool_limits(n, user_api="blas")
+    return True
 
 
 def peaks():
@@ -86,30 +87,80 @@ def peaks():
     }
 
 
+class Peer:
+    """A library in another environment, asked through a process of benchmarks/peer.py on `threads` CPUs."""
+
+    def __init__(self, library, python, threads):
+        cpus = set(sorted(os.sched_getaffinity(0))[:threads])
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        self.library = library
+        self.folder = tempfile.TemporaryDirectory()
+        self.process = subprocess.Popen(
+            [python, str(Path(__file__).parent / "peer.py"), library],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | dict.fromkeys(names, str(threads)),
+            preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+        )
+
+    def _ask(self, request):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self.library}: the worker ended; run benchmarks/peer.py {self.library} to see why")
+        return json.loads(answer)
+
+    def prepare(self, op, *inputs, **options):
+        """Readies the peer for an operation on arrays, and gives its result; None if it has no such operation."""
+        files = [f"{self.folder.name}/{i}.npy" for i in range(len(inputs))]
+        for file, array in zip(files, inputs):
+            np.save(file, np.ascontiguousarray(array))
+        request = {"op": op, "inputs": files, "options": options, "result": f"{self.folder.name}/result.npy"}
+        answer = self._ask(request)
+        return np.load(answer["result"]) if "result" in answer else None
+
+    def seconds(self, calls):
+        """Seconds of `calls` calls of what was prepared last."""
+        return self._ask({"calls": calls})["seconds"]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.folder.cleanup()
+
+
+def _seconds(candidate, calls):
+    if isinstance(candidate, Peer):
+        return candidate.seconds(calls)
+    start = time.perf_counter()
+    for _ in range(calls):
+        candidate()
+    return time.perf_counter() - start
+
+
 def compare(candidates, rounds=7, seconds=0.02):
-    """Seconds per call of each candidate: {name: function} -> {name: median}. The candidates take turns, so that a
-    slow phase of the machine meets all of them; each turn is long enough for the clock."""
+    """Seconds per call of each candidate: {name: function or prepared Peer} -> {name: median}. The candidates take
+    turns, so that a slow phase of the machine meets all of them; each turn is long enough for the clock."""
     repeats = {}
-    for name, fn in candidates.items():
-        fn()
-        n, t = 1, 0.0
-        while True:
-            t = time.perf_counter()
-            for _ in range(n):
-                fn()
-            t = time.perf_counter() - t
-            if t > seconds / 4 or n > 1 << 20:
-                break
+    for name, candidate in candidates.items():
+        _seconds(candidate, 1)
+        n = 1
+        while (t := _seconds(candidate, n)) < seconds / 4 and n < 1 << 20:
             n *= 2
         repeats[name] = max(1, int(n * seconds / max(t, 1e-9)))
     times = {name: [] for name in candidates}
     for _ in range(rounds):
-        for name, fn in candidates.items():
-            t = time.perf_counter()
-            for _ in range(repeats[name]):
-                fn()
-            times[name].append((time.perf_counter() - t) / repeats[name])
+        for name, candidate in candidates.items():
+            times[name].append(_seconds(candidate, repeats[name]) / repeats[name])
     return {name: statistics.median(t) for name, t in times.items()}
+
+
+def geomean(values):
+    """(v1 v2 ... vn)^(1/n)."""
+    return float(np.exp(np.mean(np.log(values))))
 
 
 def save(kind, rows, extra=None):
@@ -122,11 +173,17 @@ def save(kind, rows, extra=None):
     print(f"wrote {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name}", file=sys.stderr)
 
 
-def table(rows, columns):
-    """Prints rows (dicts) under columns (title, key, format)."""
+def table(rows, columns, markdown=False):
+    """Prints rows (dicts) under columns (title, key, format); columns without any value are left out."""
+    columns = [c for c in columns if any(r.get(c[1]) not in (None, "") for r in rows)]
     cells = [[title for title, _, _ in columns]]
     for r in rows:
         cells.append([fmt.format(r[key]) if r.get(key) is not None else "-" for _, key, fmt in columns])
+    if markdown:
+        cells.insert(1, ["---"] * len(columns))
+        for row in cells:
+            print("| " + " | ".join(row) + " |")
+        return
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     for row in cells:
-        print("  ".join(c.rjust(w) for c, w in zip(row, widths)))
+        print("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))))

@@ -32,7 +32,7 @@ def functions(listing):
 
 
 def inner_loops(code):
-    """The innermost loops that multiply, each a list of instructions: spanned by a backward jump, no other within it."""
+    """The innermost loops that multiply, as lists of instructions: the span of a backward jump with no other in it."""
     place = {address: i for i, (address, _) in enumerate(code)}
     spans = set()
     for i, (_, text) in enumerate(code):

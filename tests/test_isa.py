@@ -231,4 +231,25 @@ def test_probe_copy(isa, nbytes):
     assert runtime.memory_stats()["in_use"] == in_use
 
 
+def test_time_kernels(isa):
+    """Each kernel that ran, in order, with a time; the result is right; and nothing is timed afterwards."""
+    a, b = (from_array(np.eye(40, dtype=np.float32) * s) for s in (2, 3))
+    results = []
+
+    def function():
+        results.append(dense.matmul(a, b))
+        results.append(elementwise.ewise(runtime.OPS["exp"], a))
+
+    timed = runtime.time_kernels(function, 1e-5)
+    assert [name for name, _ in timed] == ["gemm", "ewise"]
+    assert all(0 < seconds < 1 for _, seconds in timed)
+    np.testing.assert_array_equal(results[0].numpy(), np.eye(40) * 6)
+    function()
+    assert len(timed) == 2
+    with pytest.raises(ZeroDivisionError):
+        runtime.time_kernels(lambda: 1 / 0)
+    function()
+    assert runtime.time_kernels(lambda: None) == []
+
+
 COVERS = {"probe_fma": test_probe_fma, "probe_copy": test_probe_copy}

@@ -9,6 +9,7 @@ from .c cimport *
 from .record cimport Recorder, recorder
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 cdef extern from "nncore.h" nogil:
     const char *const nn_kernel_names[]
@@ -40,6 +41,10 @@ cdef extern from "nncore.h" nogil:
     int nn_threads_used(int reset)
 
 
+cdef list stopwatch = None  # [(kernel, seconds per call)] while kernels are timed
+cdef double turn = 0        # seconds of one measurement
+
+
 # ---- for the bindings ----
 
 cdef void _record(int kernel, int dtype, const void *args):
@@ -49,6 +54,9 @@ cdef void _record(int kernel, int dtype, const void *args):
 
 
 cdef void run(int kernel, int dtype, const void *args) noexcept:
+    if stopwatch is not None:
+        _time(kernel, dtype, args)
+        return
     with nogil:
         nn_run(kernel, dtype, args)
     _record(kernel, dtype, args)
@@ -69,6 +77,10 @@ cdef void run_with_scratch(int kernel, int dtype, const void *args, void **scrat
         if scratch[0] == NULL:
             nn_hold_team(0)
             raise MemoryError(f"cannot allocate {n} bytes of scratch memory")
+    if stopwatch is not None:
+        _time(kernel, dtype, args)
+        nn_free(scratch[0], n)
+        return
     with nogil:
         nn_run(kernel, dtype, args)
         if n:
@@ -229,3 +241,44 @@ def probe_copy(size_t nbytes, double seconds=0.05):
     free(x, nbytes)
     free(y, nbytes)
     return result
+
+
+# ---- time without Python ----
+
+cdef double _seconds(int kernel, int dtype, const void *args, int64_t calls) noexcept nogil:
+    cdef timespec start, end
+    cdef int64_t i
+    clock_gettime(CLOCK_MONOTONIC, &start)
+    for i in range(calls):
+        nn_run(kernel, dtype, args)
+    clock_gettime(CLOCK_MONOTONIC, &end)
+    return <double>(end.tv_sec - start.tv_sec) + 1e-9 * <double>(end.tv_nsec - start.tv_nsec)
+
+
+cdef void _time(int kernel, int dtype, const void *args) noexcept:
+    """The median of 7 turns, each of as many calls as take `turn` seconds."""
+    cdef double[7] found
+    cdef double t
+    cdef int64_t calls = 1
+    cdef int i
+    with nogil:
+        t = _seconds(kernel, dtype, args, 1)
+        while t < turn / 4 and calls < 1 << 30:
+            calls *= 2
+            t = _seconds(kernel, dtype, args, calls)
+        calls = max(1, <int64_t>(<double>calls * turn / max(t, 1e-9)))
+        for i in range(7):
+            found[i] = _seconds(kernel, dtype, args, calls) / <double>calls
+    stopwatch.append((KERNELS[kernel], sorted(found)[3]))
+
+
+def time_kernels(function, double seconds=0.01):
+    """Seconds per call of each kernel that function() runs, [(kernel, seconds)] in order: a loop in C over the one
+    argument struct, with the GIL released. Kernels that add to their result have added many times then."""
+    global stopwatch, turn
+    stopwatch, turn = [], seconds
+    try:
+        function()
+        return stopwatch
+    finally:
+        stopwatch = None

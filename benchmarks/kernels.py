@@ -14,6 +14,7 @@ between layers; weights are packed anew at each call, as in training, except for
 """
 
 import argparse
+import sys
 from functools import cache
 
 import numpy as np
@@ -211,7 +212,7 @@ SUMMARY += [("x torch goal", "ratio_goal", "{}"), ("", "met", "{}")]
 
 
 def report(rows, markdown=False):
-    """Prints the classes against their goals, and the ten worst rows by share and by ratio, for each number of threads."""
+    """Prints the classes against their goals and the ten worst rows by share and by ratio, per number of threads."""
     heading = "### {}" if markdown else "\n{}"
     for threads in sorted({r["threads"] for r in rows}):
         some = [r for r in rows if r["threads"] == threads]
@@ -248,7 +249,11 @@ def main():
         for kind in args.only:
             found = []
             for case in KINDS[kind]():
-                if args.match in f"{case.name} {case.direction}" and (row := measure(case, threads, others, numpy_too)):
+                if args.match not in f"{case.name} {case.direction}":
+                    continue
+                if sys.stderr.isatty():
+                    print(f"\r{case.name} {case.direction}".ljust(79)[:79], end="\r", file=sys.stderr)
+                if row := measure(case, threads, others, numpy_too):
                     found.append(row)
             if found:
                 print(f"\n{kind}, {threads} thread{'s' if threads > 1 else ''}")

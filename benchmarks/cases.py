@@ -349,15 +349,17 @@ def reduction_cases():
 
 # name: (options, bytes per parameter: itself and its states read and written, its gradient read)
 OPTIMIZERS = {
-    "SGD": ({}, 12),
-    "SGD momentum": ({"momentum": 0.9}, 20),
+    "SGD": ({"lr": 1e-3}, 12),
+    "SGD momentum": ({"lr": 1e-3, "momentum": 0.9}, 20),
     "Adam": ({}, 28),
     "AdamW": ({}, 28),
+    "RMSprop": ({}, 20),
 }
 
 
 def optimizer_case(name, options, each):
     """A step on 8 matrices of 1024 x 1024."""
+    kind = name.split()[0]
 
     def build(rng):
         values, grads = ([rng.standard_normal((1024, 1024), dtype=np.float32) for _ in range(8)] for _ in range(2))
@@ -366,14 +368,15 @@ def optimizer_case(name, options, each):
             params = [lib.nn.Parameter(tensor(v.copy())) for v in values]
             for p, g in zip(params, grads):
                 p.grad = tensor(g)
-            return params, getattr(lib.optim, name.split()[0])(params, lr=1e-3, **options, **more).step
+            return params, getattr(lib.optim, kind)(params, **options, **more).step
 
         params, step = stepper(nncore, nncore.from_numpy)
         peers = {}
         if torch := harness.torch():
             _, peers["torch"] = stepper(torch, torch.from_numpy)
-            _, peers["torch fused"] = stepper(torch, torch.from_numpy, fused=True)
-        check = verify.optimizer(name, options, values[0], grads[0])
+            if kind != "RMSprop":
+                _, peers["torch fused"] = stepper(torch, torch.from_numpy, fused=True)
+        check = verify.optimizer(kind, options, values[0], grads[0])
         moved = each * 8.0 * (1 << 20)
         return Work(step, check, bytes=moved, stream="update", result=lambda: params[0].detach(), peers=peers)
 

@@ -325,19 +325,12 @@ def total(dim):
     return check
 
 
-def optimizer(name, options, p, g):
+def optimizer(kind, options, p, g):
     """A function that holds a parameter after the first step to float64."""
 
     def check(after):
-        zero = np.zeros_like(p)
-        if name.startswith("SGD"):
-            how = (1e-3, options.get("momentum", 0), 0, 0, False)
-            want, _ = reference.sgd(p, g, zero, *how, False, True)
-            bound, _ = tolerance.sgd(p, g, zero, *how)
-        else:
-            how = (1e-3, 0.9, 0.999, 1e-8, 0.01 if name == "AdamW" else 0, name == "AdamW")
-            all_after = reference.adam(p, g, zero, zero, *how, False, 1)
-            want, bound = all_after[0], tolerance.adam(p, g, zero, zero, all_after, *how, 1)[0]
-        tolerance.close(after, want, bound)
+        p0, g0 = tolerance.Tracked(p), tolerance.Tracked(g)
+        want, _ = reference.OPTIMIZERS[kind](p0, g0, None, **options)
+        tolerance.close(after, want.value, want.error)
 
     return check

@@ -12,6 +12,7 @@
 #include "kernels/conv.inc"
 #include "kernels/conv_weight.inc"
 #include "kernels/pool.inc"
+#include "kernels/rnn.inc"
 #include "kernels/elementwise.inc"
 #include "kernels/reduce.inc"
 #include "kernels/softmax.inc"

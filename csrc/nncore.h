@@ -247,6 +247,34 @@ typedef struct {
     void *y;
 } nn_zero_args;
 
+/* A recurrent layer in one direction, over `steps` steps of sizes[t] rows each (falling: the sequences still running,
+ * longest first); arrays over all steps hold the rows of one step after the other. G gates: 1, 4 (i f g o), 3 (r z n).
+ * Forward: gates holds x W_ih^T + b_ih; with h the state before, and W_hh, b_hh in the order of the gates,
+ *     RNN    h' = act(gates + W_hh h + b_hh)
+ *     LSTM   i, f, o = sigmoid(...), g = tanh(...);  c' = f c + i g;  h' = o tanh(c')
+ *     GRU    r, z = sigmoid(...), n = tanh(gates_n + r (W_hn h + b_hn));  h' = (1 - z) n + z h
+ * keep: what backward needs is left in gates (activated; not RNN), c and hidden; else gates is read only.
+ * Backward, if dgates is not NULL: from dy, dhn and dcn (NULL: zeros) the gradients of the gates as they came from x
+ * (dgates) and from h (drecurrent: another array for GRU, dgates itself else), the states before each step (hprev),
+ * and the gradients of the initial states (or NULL). Then dW_ih = dgates^T x, dW_hh = drecurrent^T hprev, dx = dgates W_ih. */
+enum { NN_RNN_TANH, NN_RNN_RELU, NN_LSTM, NN_GRU };
+typedef struct {
+    int cell, reverse, keep;
+    int64_t steps, H, ldy;
+    const int64_t *sizes;
+    void *gates;         /* [rows, G H] */
+    const void *packed;  /* forward: W_hh^T of each gate [H, H] as by gemm_pack, in turn; backward: W_hh [G H, H] */
+    const void *bias;    /* b_hh [G H], or NULL */
+    const void *h0, *c0; /* [sizes[0], H], or NULL: zeros; so are the other states */
+    void *y;             /* [rows, ldy]: h */
+    void *c;             /* LSTM, keep: [rows, H] */
+    void *hidden;        /* GRU, keep: W_hn h + b_hn [rows, H] */
+    void *hn, *cn;       /* the last states of each sequence; cn: LSTM */
+    const void *dy, *dhn, *dcn;
+    void *dgates, *drecurrent, *hprev, *dh0, *dc0;
+    void *scratch;
+} nn_rnn_args;
+
 /* Measures the machine: FLOP/s of independent FMAs in registers; bytes/s of y = x, read plus written. */
 typedef struct {
     double seconds;

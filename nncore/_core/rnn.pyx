@@ -1,4 +1,6 @@
 """Recurrent layers, one direction a call: the walk over the steps. The products before and after it are dense.pyx's."""
+import numpy as np
+
 from libc.stdint cimport int64_t
 
 from . cimport runtime
@@ -56,6 +58,25 @@ def steps(int64_t n, int64_t rows):
     cdef int64_t i
     for i in range(n):
         (<int64_t *>t.data)[i] = rows
+    return t
+
+
+def checked_sizes(TensorBase sizes, int64_t rows):
+    """A copy that nobody else can write; raises unless it is int64, does not rise, and adds up to the rows."""
+    cdef TensorBase t
+    cdef int64_t i, total = 0, former = rows
+    if sizes.code != NN_INT64 or sizes.ndim != 1:
+        raise TypeError(f"batch_sizes: expected int64 in one dimension, got {sizes.dtype} of shape {sizes.shape}")
+    t = empty(NN_INT64, 1, sizes.dims)
+    for i in range(sizes.dims[0]):
+        former = min(former, max(<int64_t>0, (<int64_t *>sizes.data)[i * sizes.steps[0]]))
+        (<int64_t *>t.data)[i] = former
+        total += former
+        if former != (<int64_t *>sizes.data)[i * sizes.steps[0]]:
+            total = -1
+            break
+    if sizes.dims[0] == 0 or total != rows:
+        raise ValueError(f"batch_sizes: expected sizes that do not rise and add up to the {rows} rows, got {np.asarray(sizes)}")
     return t
 
 

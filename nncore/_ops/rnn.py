@@ -13,11 +13,35 @@ from nncore._ops.linear import _swap
 from nncore._ops.shape import cat, getitem
 
 CELLS = {"RNN_TANH": RNN_TANH, "RNN_RELU": RNN_RELU, "LSTM": LSTM, "GRU": GRU}
+NAMES = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 
 
 def _add(a, b):
     return b if a is None else ewise(OPS["add"], a, b)
+
+
+def _check(mode, x, sizes, h0, c0, directions):
+    """Raises unless everything fits: the kernels trust the sizes."""
+    hidden, size = directions[0][1].shape[-1], x.shape[-1]
+    rows = GATES[mode] * hidden
+    for direction in directions:
+        for name, p, shape in zip(NAMES, direction, ((rows, size), (rows, hidden), (rows,), (rows,))):
+            if p is not None and p._code != x._code:
+                raise TypeError(f"{name}: expected {x.dtype} as the input's, got {p.dtype}")
+            if p is not None and p.shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {p.shape}")
+    batch = int(sizes[0])
+    for name, t in (("h_0", h0), ("c_0", c0)):
+        if t is not None and t._code != x._code:
+            raise TypeError(f"{name}: expected {x.dtype} as the input's, got {t.dtype}")
+        if t is not None and t.shape != (len(directions), batch, hidden):
+            raise ValueError(f"{name}: expected shape {(len(directions), batch, hidden)} per layer, got {t.shape}")
+
+
+def equal_steps(steps, rows):
+    """The sizes of steps of equally many rows."""
+    return kernels.steps(steps, rows)
 
 
 def layer(mode, x, sizes, h0, c0, directions):
@@ -26,16 +50,19 @@ def layer(mode, x, sizes, h0, c0, directions):
     Args:
         mode: a name of CELLS.
         x: [rows, I], the rows of one step after the other; those of a step are its sequences, longest first.
-        sizes: int64 [T], the rows of each step, not rising.
+        sizes: int64 [T], T > 0: the rows of each step, not rising, and x.shape[0] in all.
         h0, c0: [D, B, H] or None (zeros), B = sizes[0]; c0 of an LSTM only.
-        directions: D tuples (w_ih [G H, I], w_hh [G H, H], b_ih [G H] or None, b_hh), the second for the way back.
+        directions: D tuples (weight_ih [G H, I], weight_hh [G H, H], bias_ih [G H] or None, bias_hh), the second for
+            the way back.
 
     Returns:
-        (y [rows, D H], h_n [D, B, H], c_n [D, B, H] or None). The caller has checked everything.
+        (y [rows, D H], h_n [D, B, H], c_n [D, B, H] or None). x is floating and has two dimensions.
     """
+    sizes = kernels.checked_sizes(sizes, x.shape[0])
+    _check(mode, x, sizes, h0, c0, directions)
     cell = CELLS[mode]
     hidden, many = directions[0][1].shape[1], len(directions)
-    batch = h0.shape[1] if h0 is not None else int(sizes[0])
+    batch = int(sizes[0])
     inputs = (x, h0, c0, *(p for direction in directions for p in direction))
     keep = _tape.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
     x = contiguous(x)
@@ -48,7 +75,7 @@ def layer(mode, x, sizes, h0, c0, directions):
         gates = dense.linear(x, w_ih, b_ih)
         held.append((gates, kernels.forward(cell, d, gates, w_hh, b_hh, first_h, first_c, sizes, keep, y, hn, cn)))
 
-    # With dG the gradient of the gates: dX = dG W_ih,  dW_ih = dG^T X,  dW_hh = dG^T H_before,  db = sum of dG over rows
+    # dG, the gradient of the gates:  dX = dG W_ih,  dW_ih = dG^T X,  dW_hh = dG^T H_before,  db = sum of dG over rows
     def backward(dy, dhn, dcn=None):
         dy, dhn, dcn = (None if t is None else contiguous(t) for t in (dy, dhn, dcn))
         wanted = [t is not None and t.requires_grad for t in inputs]

@@ -593,3 +593,72 @@ def pool_avg_backward(dy, axes, size, include_pad=True, divisor=None, precision=
         magnitude[..., window] += np.abs(g)
         count[window] += 1
     return dx.reshape(*dy.shape[:2], *size), magnitude.reshape(*dy.shape[:2], *size), count.reshape(size)
+
+
+# ---- recurrent layers: one step each, from the state before it ----
+
+
+def rnn_order(sizes, reverse=False):
+    """(step, its rows, rows of the step before for those that continue) in the order in which a direction goes."""
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+    former, order = None, range(len(sizes))
+    for t in reversed(order) if reverse else order:
+        go_on = 0 if former is None else min(sizes[t], sizes[former])
+        before = np.arange(go_on) + (0 if former is None else starts[former])
+        yield t, np.arange(starts[t], starts[t + 1]), before
+        former = t
+
+
+def rnn_products(h, w_hh, b_hh):
+    """(W_hh h + b_hh of every gate [n, G, H], the same of magnitudes)."""
+    h, w, b = wide(h), wide(w_hh), wide(b_hh)
+    shape = (len(h), -1, w.shape[1])
+    return (h @ w.T + b).reshape(shape), (np.abs(h) @ np.abs(w).T + np.abs(b)).reshape(shape)
+
+
+def rnn_gate(name, a):
+    """sigmoid, tanh or relu."""
+    return OPS[name](wide(a), None, None, 0, 0)
+
+
+def lstm_backward(i, f, g, o, c, c_before, dh, dc):
+    """(gradients of the gates before their activation [n, 4, H], gradient of c); dc: what later steps say about c."""
+    t = np.tanh(c)
+    dc = dc + dh * o * (1 - t * t)
+    grads = [dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g), dh * t * o * (1 - o)]
+    return np.stack(grads, 1), dc
+
+
+def gru_backward(r, z, n, hidden, h_before, dh):
+    """(gradients of the gates as they came from x, and from h [n, 3, H]; dh for the step before, less the product)."""
+    dn = dh * (1 - z) * (1 - n * n)
+    dz, dr = dh * (h_before - n) * z * (1 - z), dn * hidden * r * (1 - r)
+    return np.stack([dr, dz, dn], 1), np.stack([dr, dz, dn * r], 1), dh * z
+
+
+def recurrent(mode, x, sizes, h0, c0, directions):
+    """A layer as its definition says, in the precision given: (y [rows, D H], h_n [D, B, H], c_n)."""
+    outputs, last_h, last_c = [], [], []
+    sigmoid = lambda a: 1 / (1 + np.exp(-a))
+    for d, (w_ih, w_hh, b_ih, b_hh) in enumerate(directions):
+        hidden = w_hh.shape[1]
+        y = np.zeros((len(x), hidden), x.dtype)
+        h, c = h0[d].copy(), c0[d].copy()
+        for _, rows, _ in rnn_order(sizes, d == 1):
+            n = len(rows)
+            a = np.split(x[rows] @ w_ih.T + b_ih, len(w_hh) // hidden, 1)
+            b = np.split(h[:n] @ w_hh.T + b_hh, len(w_hh) // hidden, 1)
+            if mode == "LSTM":
+                i, f, g, o = (p + q for p, q in zip(a, b))
+                c[:n] = sigmoid(f) * c[:n] + sigmoid(i) * np.tanh(g)
+                h[:n] = sigmoid(o) * np.tanh(c[:n])
+            elif mode == "GRU":
+                r, z = sigmoid(a[0] + b[0]), sigmoid(a[1] + b[1])
+                h[:n] = (1 - z) * np.tanh(a[2] + r * b[2]) + z * h[:n]
+            else:
+                h[:n] = np.tanh(a[0] + b[0]) if mode == "RNN_TANH" else np.maximum(a[0] + b[0], 0)
+            y[rows] = h[:n]
+        outputs.append(y)
+        last_h.append(h)
+        last_c.append(c)
+    return np.concatenate(outputs, 1), np.stack(last_h), np.stack(last_c)

@@ -6,6 +6,7 @@ import pytest
 import nncore
 from nncore import nn, optim
 from nncore.nn import functional as F
+from nncore.nn.utils import rnn as U
 
 x = nncore.tensor(np.arange(6.0, dtype=np.float32).reshape(2, 3))
 x64 = nncore.ones(2, 3, dtype="float64")
@@ -13,6 +14,13 @@ ints = nncore.tensor([[1, 2, 3]])
 image, kernel = nncore.ones(2, 4, 5, 6), nncore.ones(6, 4, 3, 3)  # N, C, H, W and K, C, R, S
 image64 = nncore.ones(2, 4, 5, 6, dtype="float64")
 NAN = float("nan")
+
+
+def swapped(name, *shape, dtype="float32"):
+    """LSTM(3, 4) with another parameter."""
+    layer = nn.LSTM(3, 4)
+    setattr(layer, name, nn.Parameter(nncore.ones(*shape, dtype=dtype)))
+    return layer
 
 
 def sd(**change):
@@ -202,6 +210,80 @@ CALLS = [
     (lambda net, opt: nn.ConvTranspose1d(3, 4, 3, padding="same"), "padding"),
     (lambda net, opt: nn.ConvTranspose2d(3, 4, 3, output_padding=(1,)), "output_padding"),
     (lambda net, opt: nn.Conv2d(3, 4, 3)(image), "input"),
+    # recurrent layers
+    (lambda net, opt: nn.LSTM(0, 3), "input_size"),
+    (lambda net, opt: nn.GRU(3, 0), "hidden_size"),
+    (lambda net, opt: nn.RNN(3, 2.0), "hidden_size"),
+    (lambda net, opt: nn.RNN(3, 4, 0), "num_layers"),
+    (lambda net, opt: nn.RNN(3, 4, nonlinearity="gelu"), "nonlinearity"),
+    (lambda net, opt: nn.RNNCell(3, 4, nonlinearity=None), "nonlinearity"),
+    (lambda net, opt: nn.LSTM(3, 4, 2, dropout=1.5), "dropout"),
+    (lambda net, opt: nn.LSTM(3, 4, 2, dropout=NAN), "dropout"),
+    (lambda net, opt: nn.LSTM(3, 4, proj_size=2), "proj_size"),
+    (lambda net, opt: nn.RNNBase("rnn", 3, 4), "mode"),
+    (lambda net, opt: nn.LSTM(3, 4, dtype="int64"), "dtype"),
+    (lambda net, opt: nn.GRUCell(3, 4, dtype="float16"), "dtype"),
+    (lambda net, opt: nn.LSTM(3, 4)(nncore.ones(3)), "input"),
+    (lambda net, opt: nn.LSTM(3, 4)(nncore.ones(2, 5, 4)), "input"),
+    (lambda net, opt: nn.LSTM(3, 4)(nncore.ones(2, 5, 4, 3)), "input"),
+    (lambda net, opt: nn.LSTM(3, 4)(nncore.ones(0, 5, 3)), "input"),
+    (lambda net, opt: nn.LSTM(3, 4, batch_first=True)(nncore.ones(5, 0, 3)), "input"),
+    (lambda net, opt: nn.LSTM(3, 4)(None), "input"),
+    (lambda net, opt: nn.LSTM(3, 4)(x64), "input"),
+    (lambda net, opt: nn.LSTM(3, 4)(x, nncore.zeros(1, 4)), "hx"),
+    (lambda net, opt: nn.LSTM(3, 4)(x, (nncore.zeros(1, 4),)), "hx"),
+    (lambda net, opt: nn.LSTM(3, 4)(x, (nncore.zeros(1, 4), nncore.zeros(4))), "c_0"),
+    (lambda net, opt: nn.LSTM(3, 4)(x, (nncore.zeros(1, 1, 4), nncore.zeros(1, 4))), "h_0"),
+    (lambda net, opt: nn.GRU(3, 4)(x, nncore.zeros(1, 4, dtype="float64")), "h_0"),
+    (lambda net, opt: nn.GRU(3, 4)(x, (nncore.zeros(1, 4), nncore.zeros(1, 4))), "h_0"),
+    (lambda net, opt: nn.GRU(3, 4, bidirectional=True)(x, nncore.zeros(1, 4)), "h_0"),
+    (lambda net, opt: nn.GRUCell(3, 4)(nncore.ones(2, 4)), "input"),
+    (lambda net, opt: nn.GRUCell(3, 4)(None), "input"),
+    (lambda net, opt: nn.GRUCell(3, 4)(x, nncore.zeros(3, 4)), "h_0"),
+    (lambda net, opt: nn.LSTMCell(3, 4)(x, nncore.zeros(2, 4)), "hx"),
+    (lambda net, opt: nn.LSTMCell(3, 4)(x, (nncore.zeros(2, 4), nncore.zeros(4))), "c_0"),
+    (lambda net, opt: swapped("weight_hh_l0", 16, 3)(x), "weight_ih|weight_hh"),
+    (lambda net, opt: swapped("weight_ih_l0", 12, 3)(x), "weight_ih"),
+    (lambda net, opt: swapped("bias_ih_l0", 4)(x), "bias_ih"),
+    (lambda net, opt: swapped("bias_hh_l0", 15)(x), "bias_hh"),
+    (lambda net, opt: swapped("bias_hh_l0", 16, dtype="float64")(x), "bias_hh"),
+    (lambda net, opt: nn.LSTM(3, 4)(U.PackedSequence(nncore.ones(3, 4), [2, 1])), "input"),
+    (
+        lambda net, opt: nn.LSTM(3, 4)(U.PackedSequence(x, [1, 1])._replace(batch_sizes=nncore.tensor([3, 1]))),
+        "batch_sizes",
+    ),
+    (
+        lambda net, opt: nn.LSTM(3, 4)(U.PackedSequence(x, [1, 1])._replace(batch_sizes=nncore.tensor([3, -1]))),
+        "batch_sizes",
+    ),
+    (lambda net, opt: nn.LSTM(3, 4)(U.PackedSequence(x, [1, 1])._replace(batch_sizes=nncore.ones(2))), "batch_sizes"),
+    (lambda net, opt: U.PackedSequence(x, [1, 2]), "batch_sizes"),
+    (lambda net, opt: U.PackedSequence(x, [2, 0]), "batch_sizes"),
+    (lambda net, opt: U.PackedSequence(x, None), "batch_sizes"),
+    (lambda net, opt: U.PackedSequence(x, [1.0, 1.0]), "batch_sizes"),
+    (lambda net, opt: U.PackedSequence(x, [2, 1]), "data"),
+    (lambda net, opt: U.PackedSequence(x, [2], [0, 0]), "sorted_indices"),
+    (lambda net, opt: U.PackedSequence(x, [2], None, [0, 2]), "unsorted_indices"),
+    (lambda net, opt: U.pack_padded_sequence(nncore.ones(3), [1]), "input"),
+    (lambda net, opt: U.pack_padded_sequence(ints, [1, 1, 1]), "input"),
+    (lambda net, opt: U.pack_padded_sequence(x, [1, 2, 2]), "lengths"),
+    (lambda net, opt: U.pack_padded_sequence(x, [2, 1]), "lengths"),
+    (lambda net, opt: U.pack_padded_sequence(x, [3, 2, 1]), "lengths"),
+    (lambda net, opt: U.pack_padded_sequence(x, [2, 1, 0]), "lengths"),
+    (lambda net, opt: U.pack_padded_sequence(x, [2.0, 1.0, 1.0]), "lengths"),
+    (lambda net, opt: U.pack_padded_sequence(nncore.ones(3, 0, 2), np.zeros(0, int)), "input"),
+    (lambda net, opt: U.pad_packed_sequence(x), "sequence"),
+    (lambda net, opt: U.pad_packed_sequence(U.pack_sequence([x]), total_length=1), "total_length"),
+    (lambda net, opt: U.pad_packed_sequence(U.pack_sequence([x]), padding_value="0"), "padding_value"),
+    (lambda net, opt: U.pad_sequence([]), "sequences"),
+    (lambda net, opt: U.pad_sequence(x), "sequences"),
+    (lambda net, opt: U.pad_sequence([x, x.T]), "sequences"),
+    (lambda net, opt: U.pad_sequence([x, x64]), "sequences"),
+    (lambda net, opt: U.pad_sequence([x], padding_side="both"), "padding_side"),
+    (lambda net, opt: U.pad_sequence([x], padding_value=None), "padding_value"),
+    (lambda net, opt: U.pack_sequence([nncore.ones(2), nncore.ones(3)]), "lengths"),
+    (lambda net, opt: U.unpad_sequence(x, [1, 1, 3]), "lengths"),
+    (lambda net, opt: U.unpack_sequence([x]), "packed_sequences"),
     # pooling
     (lambda net, opt: F.max_pool2d(x, 2), "input"),
     (lambda net, opt: F.max_pool1d(ints, 1), "input"),

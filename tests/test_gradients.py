@@ -404,7 +404,56 @@ for _n, _s in ((1, (7,)), (2, (5, 6)), (3, (3, 4, 3))):
         _build = lambda c=f"{_name}{_n}d", o=_options: getattr(nn, c)(**o)
         MODULES[f"nn.{_name}{_n}d"] = _double(_build), (_make(2, 2, *_s),)
 
+
+class _Run(nn.Module):
+    """A recurrent layer as a function of tensors: input, h_0 and, for an LSTM, c_0 -> its results, flat. `lengths`:
+    packed on the way."""
+
+    def __init__(self, net, lengths=None):
+        super().__init__()
+        self.net, self.lengths = net, lengths
+
+    def forward(self, x, *state):
+        hx = state if len(state) == 2 else state[0] if state else None
+        if self.lengths:
+            x = nn.utils.rnn.pack_padded_sequence(x, self.lengths, enforce_sorted=False)
+        y, last = self.net(x, hx) if isinstance(self.net, nn.RNNBase) else (self.net(x, hx), ())
+        if self.lengths:
+            y = y.data
+        y = y if isinstance(y, tuple) else (y,)
+        return (*y, *(last if isinstance(last, tuple) else (last,)))
+
+
+for _name, _make, _n in (
+    ("RNN", nn.RNN, 1),
+    ("RNN relu", lambda *a, **k: nn.RNN(*a, nonlinearity="relu", **k), 1),
+    ("LSTM", nn.LSTM, 2),
+    ("GRU", nn.GRU, 1),
+):
+    _states = lambda *s, n=_n: tuple(N(*s, salt=7 + i) for i in range(n))
+    for _more, _build, _arrays in (
+        ("", lambda m: _Run(m(3, 4)), (N(3, 2, 3), *_states(1, 2, 4))),
+        (" no state", lambda m: _Run(m(3, 2, bias=False)), (N(3, 2, 3),)),
+        (" no batch", lambda m: _Run(m(3, 2)), (N(3, 3), *_states(1, 2))),
+        (
+            " two layers, two directions",
+            lambda m: _Run(m(3, 2, num_layers=2, bidirectional=True, batch_first=True)),
+            (N(2, 3, 3), *_states(4, 2, 2)),
+        ),
+        (
+            " packed",
+            lambda m: _Run(m(2, 3, bidirectional=True), [2, 4, 1, 2]),
+            (N(4, 4, 2, salt=1), *_states(2, 4, 3)),
+        ),
+    ):
+        MODULES[f"nn.{_name}{_more}"] = _double(lambda b=_build, m=_make: b(m)), _arrays
+MODULES["nn.RNNCell"] = _double(lambda: _Run(nn.RNNCell(3, 4))), (N(2, 3), N(2, 4))
+MODULES["nn.RNNCell relu"] = _double(lambda: _Run(nn.RNNCell(3, 4, nonlinearity="relu"))), (N(3), N(4))
+MODULES["nn.LSTMCell"] = _double(lambda: _Run(nn.LSTMCell(3, 4))), (N(2, 3), N(2, 4), N(2, 4, salt=1))
+MODULES["nn.GRUCell"] = _double(lambda: _Run(nn.GRUCell(3, 4, bias=False))), (N(2, 3), N(2, 4))
+
 EXEMPT = {
+    "nn.RNNBase": "the base class of RNN, LSTM and GRU",
     "nn.Module": "the base class computes nothing",
     "nn.ModuleList": "a container without a forward",
     "Tensor.detach": "leaves the graph: test_autograd",

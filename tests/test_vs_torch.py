@@ -282,6 +282,79 @@ def test_pooling(kind, size, options, axes, dtype):
 # ---- nets ----
 
 
+RECURRENT = [
+    ("RNN", {}),
+    ("RNN", {"nonlinearity": "relu", "bias": False}),
+    ("LSTM", {"num_layers": 2, "bidirectional": True}),
+    ("LSTM", {"batch_first": True}),
+    ("GRU", {"num_layers": 2, "batch_first": True}),
+    ("GRU", {"bidirectional": True, "bias": False}),
+]
+
+
+def flat(out):
+    """The tensors of a recurrent layer's result."""
+    for t in out:
+        if isinstance(t, nn.utils.rnn.PackedSequence | torch.nn.utils.rnn.PackedSequence):
+            yield t.data
+        elif isinstance(t, tuple):
+            yield from t
+        else:
+            yield t
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name, options", RECURRENT, ids=[f"{n} {o}" for n, o in RECURRENT])
+def test_recurrent(name, options, dtype):
+    """Outputs, last states and gradients of padded and packed input, with torch's parameters."""
+    rng = np.random.default_rng(0)
+    theirs = getattr(torch.nn, name)(5, 9, **options).to(torch.float64 if dtype == np.float64 else torch.float32)
+    ours = getattr(nn, name)(5, 9, **options, dtype=dtype)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict({n: p.detach().numpy() for n, p in theirs.state_dict().items()})
+    first = options.get("batch_first", False)
+    x = rng.standard_normal((3, 4, 5) if first else (4, 3, 5)).astype(dtype)
+    s = rng.standard_normal((options.get("num_layers", 1) * (1 + options.get("bidirectional", False)), 3, 9)).astype(
+        dtype
+    )
+    for lengths in (None, [2, 4, 3]):
+        a, h, b, g = (
+            nncore.tensor(x, requires_grad=True),
+            nncore.tensor(s, requires_grad=True),
+            to_torch(x, True),
+            to_torch(s, True),
+        )
+        p, q = a, b
+        if lengths:
+            p = nn.utils.rnn.pack_padded_sequence(a, lengths, first, False)
+            q = torch.nn.utils.rnn.pack_padded_sequence(b, torch.tensor(lengths), first, False)
+            for i, j in zip(p[1:], q[1:]):
+                assert i.tolist() == j.tolist()
+        got, want = (
+            list(flat(net(v, (w, w) if name == "LSTM" else w))) for net, v, w in ((ours, p, h), (theirs, q, g))
+        )
+        assert len(got) == len(want)
+        ours.zero_grad(), theirs.zero_grad()
+        root = other = 0
+        for y, z in zip(got, want):
+            close(y.detach().numpy(), z, 256)
+            dy = rng.standard_normal(y.shape).astype(dtype)
+            root, other = (y * nncore.tensor(dy)).sum() + root, (z * to_torch(dy)).sum() + other
+        root.backward()
+        other.backward()
+        close(a.grad.numpy(), b.grad, 1024)
+        close(h.grad.numpy(), g.grad, 1024)
+        for u, v in zip(ours.parameters(), theirs.parameters()):
+            close(u.grad.numpy(), v.grad, 1024)
+        if lengths:
+            p, q = (
+                u.pad_packed_sequence(v[0], first, 2.5, 6)
+                for u, v in ((nn.utils.rnn, ours(p)), (torch.nn.utils.rnn, theirs(q)))
+            )
+            close(p[0].detach().numpy(), q[0], 256)
+            assert p[1].tolist() == q[1].tolist()
+
+
 def nets():
     ours = nn.Sequential(
         nn.Flatten(), nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 30, bias=False), nn.Tanh(), nn.Linear(30, 3)
@@ -432,7 +505,12 @@ DIFFERENT = {
     ("log_softmax", "dim"): "as Softmax",
     **{
         (name, "dtype"): "there is no global default dtype: float32"
-        for name in ("Linear", *(f"Conv{kind}{n}d" for kind in ("", "Transpose") for n in (1, 2, 3)))
+        for name in (
+            "Linear",
+            *(k + c for k in ("RNN", "LSTM", "GRU") for c in ("", "Cell")),
+            "RNNBase",
+            *(f"Conv{kind}{n}d" for kind in ("", "Transpose") for n in (1, 2, 3)),
+        )
     },
 }
 
@@ -469,6 +547,36 @@ IN_C = {
 }
 
 
+def _recurrent(
+    input_size,
+    hidden_size,
+    num_layers=1,
+    bias=True,
+    batch_first=False,
+    dropout=0.0,
+    bidirectional=False,
+    proj_size=0,
+    device=None,
+    dtype=None,
+):
+    """torch's LSTM and GRU as documented: they pass *args on."""
+
+
+def _elman(
+    input_size,
+    hidden_size,
+    num_layers=1,
+    nonlinearity="tanh",
+    bias=True,
+    batch_first=False,
+    dropout=0.0,
+    bidirectional=False,
+    device=None,
+    dtype=None,
+):
+    """torch's RNN as documented."""
+
+
 def parameters(obj):
     target = obj.__init__ if isinstance(obj, type) and obj.__init__ is not object.__init__ else obj
     found = inspect.signature(target).parameters.values()
@@ -477,9 +585,18 @@ def parameters(obj):
 
 PAIRS = [
     *(
-        (f"nn.{n}", getattr(nn, n), getattr(torch.nn, n))
+        (
+            f"nn.{n}",
+            getattr(nn, n),
+            {"RNN": _elman, "LSTM": _recurrent, "GRU": _recurrent}.get(n) or getattr(torch.nn, n),
+        )
         for n in nn.__all__
         if n not in ("functional", "init", "utils")
+    ),
+    *(
+        (f"utils.rnn.{n}", getattr(nn.utils.rnn, n), getattr(torch.nn.utils.rnn, n))
+        for n in nn.utils.rnn.__all__
+        if n != "PackedSequence"
     ),
     *((f"F.{n}", getattr(F, n), IN_C.get(n) or getattr(TF, n)) for n in F.__all__),
     *((f"optim.{n}", getattr(optim, n), getattr(torch.optim, n)) for n in optim.__all__ if hasattr(torch.optim, n)),

@@ -323,3 +323,14 @@ class Open(np.lib.mixins.NDArrayOperatorsMixin):
         apart = np.abs(a.value - b.value) + np.maximum(a.error, b.error)
         error = np.where(self.undecided, apart, np.where(self.value, a.error, b.error))
         return self.like._result(np.where(self.value, a.value, b.value), error, rounded=False)
+
+
+# ---- recurrent layers: each step from the kernel's own state before it ----
+
+
+def rnn_gate(name, gates, magnitude, H, y, dtype):
+    """y = f(gates + products): a chain of H products, b_hh and the gate's part from x (2 roundings more), felt through
+    f, whose slope is at most 1 (sigmoid: 1/4), and f's own error."""
+    eps = np.finfo(dtype).eps
+    slope = 0.25 if name == "sigmoid" else 1
+    return slope * (gemm(H + 1, magnitude, dtype) + eps * np.abs(gates)) + ULP.get(name, 0) * eps * np.abs(y)

@@ -53,6 +53,11 @@
 #define NN_CONV_PACK_NS 4.0
 #define NN_CONV_SUM_NS 2.0
 
+/* ---- recurrent layers: `make bench-rnn` ---- */
+
+/* Rows whose products with a panel of each gate wait in cache for the pointwise part: 48 x 64 x 4 floats are 48 KiB. */
+#define NN_RNN_ROWS 48
+
 /* ---- work by rows and elements: `make bench-kernels ONLY="pool bandwidth"` ----
  * A chunk is a few microseconds of work, so that claiming it costs nothing beside it, on data that stay in L1 or L2. */
 

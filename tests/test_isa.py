@@ -203,6 +203,7 @@ def test_sizes_are_the_source_s():
         "NN_CONV_BLOCK_POINTS": shapes.CONV_BLOCK_POINTS,
         "NN_CONV_C_CHUNK": shapes.CONV_C_CHUNK,
         "NN_CONV_WEIGHT_CHUNKS": shapes.CONV_WEIGHT_CHUNKS,
+        "NN_RNN_ROWS": shapes.RNN_ROWS,
         "NN_POOL_CHUNK": shapes.POOL_CHUNK,
         "NN_GATHER_COLUMNS": shapes.GATHER_COLUMNS,
         "NN_RANDOM_CHUNK": shapes.RANDOM_CHUNK,

@@ -8,7 +8,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check -q
 # pinned: a new release must not turn CI red
 LINT   := ruff==0.17.6 clang-format==23.1.5
 
-.PHONY: help prereqs build demo test debug-test lint format bench bench-kernels bench-steps bench-report wheel wheel-test sdist sdist-test clean
+.PHONY: help prereqs build demo test debug-test lint format bench bench-kernels bench-steps bench-report bench-rnn wheel wheel-test sdist sdist-test clean
 
 help:
 	@echo "demo         set up, build, train the embedded handwritten digits"
@@ -19,6 +19,7 @@ help:
 	@echo "bench-kernels  every kernel, about 10 minutes; ONLY=\"gemm conv\": some kinds; ARGS=: see benchmarks/kernels.py"
 	@echo "bench-steps  whole training steps (beside torch, if it is installed in $(VENV)), import time"
 	@echo "bench-report   the tables of docs/performance.md, from the newest results"
+	@echo "bench-rnn    recurrent layers (beside torch, if it is installed in $(VENV))"
 	@echo "wheel        manylinux wheel in wheelhouse/;  wheel-test: try it in a fresh environment"
 	@echo "sdist        source archive in dist/;         sdist-test: install it away from the checkout"
 
@@ -80,6 +81,8 @@ bench-steps: build
 
 bench-report: build
 	$(PY) -m benchmarks.report
+bench-rnn: build
+	$(PY) -m benchmarks.recurrent
 
 sdist: $(VENV)/ready
 	@$(PIP) install build

@@ -143,7 +143,7 @@ cdef object _canonical(Bytes b, dict numbers, _Packs packs, size_t skip, bint po
         memset(p + <size_t>at, 0, 8)
     for i in range(0, len(plain) // 8 * 8, 8):
         memcpy(&v, p + i, 8)
-        if v in packs.addresses:
+        if v > 65536 and packs.has(v):
             memset(p + i, 0, 8)
     if skip:
         memset(p + skip, 0, 8)
@@ -152,15 +152,24 @@ cdef object _canonical(Bytes b, dict numbers, _Packs packs, size_t skip, bint po
 
 cdef class _Packs:
     """The packed weights of a recording: results of kernels named *_pack, whose last argument is where they go."""
-    cdef set blocks, addresses
+    cdef set blocks
+    cdef list ranges
 
     def __init__(self, list steps, Recorder r):
         cdef Step s
-        self.blocks, self.addresses = set(), {<size_t>(<Storage>p).data for p in r.found.values()}
+        self.blocks = set()
+        self.ranges = [(<size_t>(<Storage>p).data, (<Storage>p).nbytes) for p in r.found.values()]
         for x in steps:
             s = x
             if _packs(s.call.kernel) and s.args.words:
                 self.blocks.add((<Word>s.args.words[len(s.args.words) - 1][1]).block)
+
+
+    cdef bint has(self, uint64_t v):
+        for start, size in self.ranges:
+            if start <= v < start + size:
+                return True
+        return False
 
 
 cdef bint _packs(int kernel):

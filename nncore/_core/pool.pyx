@@ -103,7 +103,7 @@ def backward(TensorBase dy, Windows w, Storage index, tuple shape):
 
 def indices(TensorBase y, Storage index):
     """The positions of the maxima as an int64 tensor of y's shape, row-major."""
-    no_reading("return_indices")
+    no_reading(y, "return_indices")
     cdef TensorBase out = empty(NN_INT64, y.ndim, y.dims)
     cdef const int32_t *p = <const int32_t *>index.data
     cdef int64_t *q = <int64_t *>out.data

@@ -2,11 +2,12 @@
 import numpy as np
 
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from . cimport runtime
 from .c cimport *
 from .elementwise cimport contiguous
-from .tensor cimport Storage, TensorBase, empty, find_packed, keep_packed, new_storage
+from .tensor cimport Storage, TensorBase, empty, empty_constant, find_packed, keep_packed, new_storage, no_reading
 
 RNN_TANH, RNN_RELU, LSTM, GRU = NN_RNN_TANH, NN_RNN_RELU, NN_LSTM, NN_GRU
 
@@ -15,6 +16,7 @@ cdef Storage _packed(TensorBase w, int64_t H, bint by_gate):
     """W_hh [G H, H] for the products with it: each gate's transpose in turn (by_gate), or as it is. A parameter's copy
     is kept until it changes: there must be one anyway."""
     cdef nn_gemm_pack_args a
+    memset(&a, 0, sizeof(a))
     cdef Storage p
     cdef int64_t g, parts = w.dims[0] // H if by_gate else 1, nr = runtime.gemm_nr(w.code), part
     cdef int64_t itemsize = 4 if w.code == NN_FLOAT32 else 8
@@ -54,7 +56,7 @@ cdef void _common(nn_rnn_args *a, int cell, TensorBase gates, TensorBase y, Tens
 
 def steps(int64_t n, int64_t rows):
     """The sizes of n steps of equally many rows."""
-    cdef TensorBase t = empty(NN_INT64, 1, &n)
+    cdef TensorBase t = empty_constant(NN_INT64, 1, &n)
     cdef int64_t i
     for i in range(n):
         (<int64_t *>t.data)[i] = rows
@@ -67,7 +69,8 @@ def checked_sizes(TensorBase sizes, int64_t rows):
     cdef int64_t i, total = 0, former = rows
     if sizes.code != NN_INT64 or sizes.ndim != 1:
         raise TypeError(f"batch_sizes: expected int64 in one dimension, got {sizes.dtype} of shape {sizes.shape}")
-    t = empty(NN_INT64, 1, sizes.dims)
+    no_reading(sizes, "batch_sizes")
+    t = empty_constant(NN_INT64, 1, sizes.dims)
     for i in range(sizes.dims[0]):
         former = min(former, max(<int64_t>0, (<int64_t *>sizes.data)[i * sizes.steps[0]]))
         (<int64_t *>t.data)[i] = former
@@ -86,6 +89,7 @@ def forward(int cell, int d, TensorBase gates, TensorBase w_hh, TensorBase b_hh,
     hn and cn [D, B, H]. With keep, gives what backward needs besides gates (which then hold what they became): the
     cells' states of an LSTM, W_hn h + b_hn of a GRU; else None."""
     cdef nn_rnn_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase more = None
     cdef Storage p
     cdef int64_t[2] dims
@@ -117,6 +121,7 @@ def backward(int cell, int d, TensorBase gates, TensorBase more, TensorBase w_hh
     """Of direction d, from what forward left and the gradients of y, hn and cn (None: zeros): (gradients of the gates as
     they came from x, and as they came from h [rows, G H]; h before each step [rows, H]). Writes dh0, dc0 [D, B, H]."""
     cdef nn_rnn_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase dgates, drecurrent, hprev
     cdef Storage p
     cdef int64_t[2] dims

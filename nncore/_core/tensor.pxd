@@ -29,12 +29,13 @@ cdef class TensorBase:
     cdef TensorBase alias(self)
 
 cdef TensorBase empty(int code, int ndim, const int64_t *dims)
+cdef TensorBase empty_constant(int code, int ndim, const int64_t *dims)
 cdef TensorBase empty_channels_last(int code, int ndim, const int64_t *dims)
 cdef TensorBase empty_like(TensorBase t)
 cdef void memory_order(int ndim, int64_t *values) noexcept
 cpdef find_packed(Storage s, tuple key)
 cdef void keep_packed(Storage s, tuple key, Storage p)
-cdef int no_reading(str how) except -1
+cdef int no_reading(TensorBase t, str how) except -1
 cdef void touch(Storage s)
 cdef TensorBase scalar(int code)
 cdef Storage new_storage(size_t nbytes)

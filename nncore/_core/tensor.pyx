@@ -11,7 +11,7 @@ from . cimport runtime
 from .c cimport NN_BOOL, NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_K_zero, NN_MAX_DIMS, nn_zero_args
 from .record cimport Recorder, recorder
 
-from .record import RecordError, changed, current
+from .record import RecordError, changed
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_))
 _CODES = {d: i for i, d in enumerate(DTYPES)}
@@ -119,6 +119,18 @@ cdef TensorBase empty(int code, int ndim, const int64_t *dims):
     return t
 
 
+cdef TensorBase empty_constant(int code, int ndim, const int64_t *dims):
+    """A fresh tensor that the binding fills itself, from shapes and the like: a recording takes its contents as they are."""
+    cdef Recorder r = recorder()
+    if r is None:
+        return empty(code, ndim, dims)
+    r.pause += 1
+    cdef TensorBase t = empty(code, ndim, dims)
+    r.pause -= 1
+    r.constants.append(t.storage)
+    return t
+
+
 cdef TensorBase empty_channels_last(int code, int ndim, const int64_t *dims):
     """A fresh tensor [N, C, spatial...] whose channels lie next to each other in memory."""
     cdef TensorBase t = empty(code, ndim, dims)
@@ -175,6 +187,8 @@ cdef void keep_packed(Storage s, tuple key, Storage p):
         r.found[s, key] = p
         r.packing = None
         return
+    if r is not None and not r.pause:
+        return  # a pack of this recording alone
     s.packs[key] = (s.version, p)
 
 
@@ -366,7 +380,7 @@ cdef class TensorBase:
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         cdef Py_ssize_t *meta
-        no_reading("numpy()")
+        no_reading(self, "numpy()")
         cdef int i
         cdef bint fixed = self.storage.readonly or self.storage.tracked or self.storage.shielded or self.wants_grad
         if flags & PyBUF_WRITABLE and fixed:
@@ -461,7 +475,7 @@ def from_array(array):
 
 def item(TensorBase t):
     """The only element as a Python number."""
-    no_reading("item()")
+    no_reading(t, "item()")
     if t.count() != 1:
         raise ValueError(f"item: only a tensor of one element has an item, this one has shape {t.shape}")
     if t.code == NN_FLOAT32:
@@ -478,8 +492,9 @@ def bump(TensorBase t):
     touch(t.storage)
 
 
-cdef int no_reading(str how) except -1:
-    if current() is not None:
+cdef int no_reading(TensorBase t, str how) except -1:
+    cdef Recorder r = recorder()
+    if r is not None and not r.pause and t.storage not in r.constants:
         raise RecordError(f"{how}: a compiled function cannot read values, a branch on them would be frozen; compute with "
                           "tensors, or return the tensor and read it outside")
     return 0

@@ -30,6 +30,10 @@
 /* A is read in place while fewer than this many columns of B pass over it. */
 #define NN_PACK_A_MIN_N 192
 
+/* Rows of B that are at least so many elements apart are far from each other; so many of them are read together. */
+#define NN_FAR_ROWS (16384 / (int64_t)sizeof(real))
+#define NN_FAR_DEPTH ((int64_t)16)
+
 /* How far ahead a pack prefetches: in rows, and in elements of a row if it transposes. */
 #define NN_PACK_ROWS_AHEAD 8
 #define NN_PACK_AHEAD (128 / (int)sizeof(real))

@@ -263,7 +263,8 @@ cdef class Plan:
             else:
                 uses[id(b)] = [b, 0, len(steps)]
         spans = [((<Block>u[0]).nbytes + LINE - 1 & ~(LINE - 1), u[1], u[2]) for u in uses.values()]
-        spans = [(size + (LINE if size >= 4096 else 0), f, l) for size, f, l in spans]  # not all at one place of a page
+        # blocks that follow each other are at different places of a page, or a store to one would stall loads from another
+        spans = [(size + (23 * LINE if size >= 4096 else 0), f, l) for size, f, l in spans]
         offsets, size = place(spans)
         self.places = dict(zip(uses, offsets))
         self.arena = new_storage(max(size, LINE))

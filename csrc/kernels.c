@@ -11,6 +11,7 @@
 #include "kernels/conv_few.inc"
 #include "kernels/conv.inc"
 #include "kernels/conv_weight.inc"
+#include "kernels/winograd.inc"
 #include "kernels/pool.inc"
 #include "kernels/rnn.inc"
 #include "kernels/elementwise.inc"

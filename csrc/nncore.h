@@ -225,6 +225,28 @@ typedef struct {
     void *scratch;
 } nn_conv_weight_args;
 
+/* 3x3 convolution with stride 1, two spatial axes, by Winograd's F(m x m, 3x3), m = 2 or 4: with channels as above,
+ *     y[h, w, :] = act(sum over r, s < 3 of x[h + r + offset_0, w + s + offset_1, :] W_rs + bias)
+ * W is packed by winograd_pack. winograd_weight: dw[groups * K, C, 3, 3], the gradient, from x and dy. */
+typedef struct {
+    int m;
+    int64_t N, C, K, groups, ldx, ldy;
+    int64_t in[2], out[2], offset[2];
+    const void *x, *packed;
+    void *y;
+    nn_epilogue epilogue;
+    const void *dy; /* winograd_weight: in place of packed, y, epilogue */
+    void *dw;
+    void *scratch;
+} nn_winograd_args;
+
+/* weight: as for conv_pack, with 9 taps -> packed panels [group][out / NR][(m + 2)^2 points][in][NR]. */
+typedef struct {
+    int m;
+    nn_conv_pack_args weight;
+    void *scratch;
+} nn_winograd_pack_args;
+
 /* Pooling over channels-last data. Along axis d, the window of output o is the elements start[d][o] + i step[d],
  * i < count[d][o], all within the image. max: largest element, and with `index` where it stood (flat position in the image);
  * else the sum of the window / divisor[o], o flat over the outputs. backward: dx from dy, and from index if max. */

@@ -33,6 +33,13 @@
 /* Rows of B that are at least so many elements apart are far from each other; so many of them are read together. */
 #define NN_FAR_ROWS (16384 / (int64_t)sizeof(real))
 #define NN_FAR_DEPTH ((int64_t)16)
+/* Winograd: bytes of transformed tiles that a chunk aims at (L2), and the fewest tiles (uses of a loaded panel). */
+#define NN_WINOGRAD_BYTES 524288
+#define NN_WINOGRAD_MIN_TILES 48
+/* Gradient of the weight: channels, outputs and tiles of a block. */
+#define NN_WINOGRAD_C 128
+#define NN_WINOGRAD_K 64
+#define NN_WINOGRAD_TILES 64
 
 /* How far ahead a pack prefetches: in rows, and in elements of a row if it transposes. */
 #define NN_PACK_ROWS_AHEAD 8

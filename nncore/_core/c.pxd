@@ -11,7 +11,7 @@ cdef extern from "nncore.h" nogil:
         NN_ACT_NONE, NN_ACT_RELU, NN_ACT_TANH, NN_ACT_SIGMOID
         NN_SUM, NN_MAX, NN_MIN
         NN_UNIFORM, NN_NORMAL
-        NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_ewise, NN_K_cast, NN_K_zero, NN_K_index, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward, NN_RNN_TANH, NN_RNN_RELU, NN_LSTM, NN_GRU, NN_K_rnn
+        NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_ewise, NN_K_cast, NN_K_zero, NN_K_index, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward, NN_RNN_TANH, NN_RNN_RELU, NN_LSTM, NN_GRU, NN_K_rnn, NN_K_winograd, NN_K_winograd_pack, NN_K_winograd_weight
         NN_K_cross_entropy, NN_K_cross_entropy_backward, NN_K_gather, NN_K_scatter_add, NN_K_scatter, NN_K_random, NN_K_dropout
         NN_K_clip_norm, NN_K_clip_value, NN_K_norms, NN_K_probe_fma, NN_K_probe_copy
         NN_OP_add, NN_OP_fill
@@ -95,6 +95,25 @@ cdef extern from "nncore.h" nogil:
         const void *x
         const void *dy
         void *dw
+        void *scratch
+
+    ctypedef struct nn_winograd_args:
+        int m
+        int64_t N, C, K, groups, ldx, ldy
+        int64_t extent "in"[2]
+        int64_t out[2]
+        int64_t offset[2]
+        const void *x
+        const void *packed
+        void *y
+        nn_epilogue epilogue
+        const void *dy
+        void *dw
+        void *scratch
+
+    ctypedef struct nn_winograd_pack_args:
+        int m
+        nn_conv_pack_args weight
         void *scratch
 
     ctypedef struct nn_pool_args:

@@ -75,6 +75,92 @@ cdef Taps _forward_taps(Geometry g):
     return Taps(axes, [g.kernel[0], g.kernel[1], g.kernel[2]])
 
 
+# The algorithm of the layers that Winograd fits; else, and where it does not pay, the direct one.
+ALGORITHMS = {"auto": 0, "direct": 1, "winograd2": 2, "winograd4": 4}
+cdef int algorithm = 0
+
+
+def set_algorithm(str name):
+    global algorithm
+    algorithm = ALGORITHMS[name]
+
+
+def get_algorithm():
+    return next(name for name, value in ALGORITHMS.items() if value == algorithm)
+
+
+cdef int _winograd_tile(Geometry g, bint pays) noexcept:
+    """m of the F(m x m, 3x3) to be used, or 0."""
+    cdef int i
+    if algorithm == 1 or g.axes != 2:
+        return 0
+    for i in range(1, 3):
+        if g.kernel[i] != 3 or g.stride[i] != 1 or g.dilation[i] != 1:
+            return 0
+    return algorithm if algorithm else (2 if pays else 0)
+
+
+cdef Storage _winograd_pack(TensorBase w, int m, Geometry g, bint turned):
+    """Transformed and packed weights for the forward direction, or turned: for the gradient for the input."""
+    cdef nn_winograd_pack_args a
+    cdef Storage p
+    cdef int64_t[9] position
+    cdef int64_t i, K = w.dims[0] // g.groups, C = w.dims[1], nr = runtime.gemm_nr(w.code)
+    cdef tuple key = ("winograd", m, runtime.isa(), <size_t>(w.data - w.storage.data), K, C, g.groups)
+    found = False if turned else find_packed(w.storage, key)
+    if found is not False and found is not True:
+        return <Storage>found
+    for i in range(9):
+        position[i] = 8 - i if turned else i
+    a.m = m
+    a.weight.groups = g.groups
+    a.weight.inputs, a.weight.outputs = (K, C) if turned else (C, K)
+    a.weight.in_stride = C * 9 if turned else 9
+    a.weight.out_stride = 9 if turned else C * 9
+    a.weight.group_stride = K * C * 9
+    a.weight.all_taps = a.weight.n_taps = 9
+    a.weight.position, a.weight.w = position, w.data
+    p = new_storage(<size_t>(g.groups * ((a.weight.outputs + nr - 1) // nr * nr) * (m + 2) * (m + 2) * a.weight.inputs
+                             * (4 if w.code == NN_FLOAT32 else 8)))
+    a.weight.packed = p.data
+    runtime.run_with_scratch(NN_K_winograd_pack, w.code, &a, &a.scratch)
+    if found is True:
+        keep_packed(w.storage, key, p)
+    return p
+
+
+cdef TensorBase _winograd(TensorBase x, TensorBase w, TensorBase bias, Geometry g, int m, bint turned, TensorBase y, int act):
+    """y = act(x * w + bias); turned: y is the gradient for the input of a convolution with w, from x."""
+    cdef nn_winograd_args a
+    cdef Storage p = _winograd_pack(w, m, g, turned)
+    cdef int i
+    a.m = m
+    a.N, a.C, a.K, a.groups = x.dims[0], x.dims[1] // g.groups, y.dims[1] // g.groups, g.groups
+    a.ldx, a.ldy = x.dims[1], y.dims[1]
+    for i in range(2):
+        a.extent[i], a.out[i] = x.dims[2 + i], y.dims[2 + i]
+        a.offset[i] = g.padding[1 + i] - 2 if turned else -g.padding[1 + i]
+    a.x, a.packed, a.y = x.data, p.data, y.data
+    a.epilogue.bias = bias.data if bias is not None else NULL
+    a.epilogue.act = act
+    runtime.run_with_scratch(NN_K_winograd, x.code, &a, &a.scratch)
+    return y
+
+
+cdef TensorBase _winograd_weight(TensorBase x, TensorBase dy, Geometry g, int m, TensorBase dw):
+    cdef nn_winograd_args a
+    cdef int i
+    a.m = m
+    a.N, a.C, a.K, a.groups = x.dims[0], dw.dims[1], dw.dims[0] // g.groups, g.groups
+    a.ldx, a.ldy = x.dims[1], dy.dims[1]
+    for i in range(2):
+        a.extent[i], a.out[i] = x.dims[2 + i], dy.dims[2 + i]
+        a.offset[i] = -g.padding[1 + i]
+    a.x, a.dy, a.dw = x.data, dy.data, dw.data
+    runtime.run_with_scratch(NN_K_winograd_weight, x.code, &a, &a.scratch)
+    return dw
+
+
 cdef void _spatial(TensorBase t, int64_t *to) noexcept:
     cdef int i, skip = 3 - (t.ndim - 2)
     for i in range(3):
@@ -112,10 +198,10 @@ def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, 
     cdef nn_conv_args a
     memset(&a, 0, sizeof(a))
     cdef TensorBase y
-    cdef Taps taps = _forward_taps(g)
+    cdef Taps taps
     cdef Storage p
     cdef int64_t[8] dims
-    cdef int i
+    cdef int i, m
     x = channels_last(x)
     w = contiguous(w)
     if bias is not None:
@@ -124,6 +210,10 @@ def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, 
     for i in range(g.axes):
         dims[2 + i] = out[i]
     y = empty_channels_last(x.code, x.ndim, dims)
+    m = _winograd_tile(g, False)
+    if m:
+        return _winograd(x, w, bias, g, m, False, y, act)
+    taps = _forward_taps(g)
     p = _pack(w, taps, g, False, True)
     a.N, a.C, a.K, a.groups = x.dims[0], w.dims[1], w.dims[0] // g.groups, g.groups
     a.ldx, a.ldy = x.dims[1], w.dims[0]
@@ -152,13 +242,16 @@ def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorB
     cdef Taps taps
     cdef Storage p
     cdef int64_t[8] dims
-    cdef int d, i
+    cdef int d, i, m
     cdef int64_t v
     dy = channels_last(dy)
     w = contiguous(w)
     for i in range(2 + g.axes):
         dims[i] = shape[i]
     dx = empty_channels_last(dy.code, dy.ndim, dims)
+    m = _winograd_tile(g, False)
+    if m:
+        return _winograd(dy, w, bias, g, m, True, dx, NN_ACT_NONE)
     a.N, a.C, a.K, a.groups = dy.dims[0], w.dims[0] // g.groups, w.dims[1], g.groups
     a.ldx, a.ldy = w.dims[0], dx.dims[1]
     _spatial(dy, a.extent)
@@ -193,9 +286,9 @@ def weight_gradient(TensorBase x, TensorBase dy, Geometry g, tuple shape):
     cdef nn_conv_weight_args a
     memset(&a, 0, sizeof(a))
     cdef TensorBase dw
-    cdef Taps taps = _forward_taps(g)
+    cdef Taps taps
     cdef int64_t[8] dims
-    cdef int i
+    cdef int i, m
     x = channels_last(x)
     dy = channels_last(dy)
     if g.pointwise() and g.groups == 1:  # a product over all points
@@ -204,6 +297,10 @@ def weight_gradient(TensorBase x, TensorBase dy, Geometry g, tuple shape):
     for i in range(2 + g.axes):
         dims[i] = shape[i]
     dw = empty(x.code, 2 + g.axes, dims)
+    m = _winograd_tile(g, False)
+    if m:
+        return _winograd_weight(x, dy, g, m, dw)
+    taps = _forward_taps(g)
     a.N, a.C, a.K, a.groups = x.dims[0], dw.dims[1], dw.dims[0] // g.groups, g.groups
     a.ldx, a.ldy = x.dims[1], dy.dims[1]
     _spatial(x, a.extent)

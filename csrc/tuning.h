@@ -34,8 +34,10 @@
 #define NN_FAR_ROWS (16384 / (int64_t)sizeof(real))
 #define NN_FAR_DEPTH ((int64_t)16)
 /* Winograd: bytes of transformed tiles that a chunk aims at (L2), and the fewest tiles (uses of a loaded panel). */
-#define NN_WINOGRAD_BYTES 524288
+#define NN_WINOGRAD_BYTES 393216
 #define NN_WINOGRAD_MIN_TILES 48
+/* Tiles ahead of which Y is prefetched. */
+#define NN_WINOGRAD_AHEAD 2
 /* Gradient of the weight: channels, outputs and tiles of a block. */
 #define NN_WINOGRAD_C 128
 #define NN_WINOGRAD_K 64

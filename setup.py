@@ -100,7 +100,7 @@ def extension(path):
         name,
         [path],
         include_dirs=["csrc"],
-        depends=["csrc/nncore.h", "csrc/kernels.def", "csrc/ops.def", "csrc/optim.def"],
+        depends=["csrc/nncore.h", "csrc/kernels.def", "csrc/ops.def", "csrc/optim.def", "csrc/tuning.h"],
         extra_compile_args=flags,
         extra_link_args=link,
         libraries=["m"],

@@ -14,9 +14,11 @@ import numpy  # first, and from Python: from within a compiled module its import
 from nncore import nn, optim
 from nncore._config import (
     empty_cache,
+    get_conv_algorithm,
     get_num_threads,
     memory_stats,
     reset_peak_memory,
+    set_conv_algorithm,
     set_num_threads,
     show_config,
 )

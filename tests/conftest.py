@@ -21,6 +21,7 @@ def _restore_runtime():
     runtime.set_isa(isa)
     runtime.set_num_threads(threads)
     runtime.set_parallel_threshold(-1)
+    nncore.set_conv_algorithm("auto")
     nncore.set_rng_state(state)
 
 

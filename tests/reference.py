@@ -162,6 +162,74 @@ def conv_weight_gradient(x, dy, kernel, stride, padding, dilation, groups=1):
     return _twice(f, x, dy)
 
 
+# ---- 3x3 convolution by minimal filtering: for the magnitudes of its intermediate results ----
+
+
+def _winograd_matrices(m):
+    """(B^T, G, A^T) of F(m x m, 3x3), by Lagrange's formula from the finite points and infinity."""
+    points = {2: (0, 1, -1), 4: (0, 0.6875, -0.6875, 1.5, -1.5)}[m]
+    n = m + 2
+    BT, G, AT = np.zeros((n, n)), np.zeros((n, 3)), np.zeros((m, n))
+    for i, p in enumerate(points):
+        others = [q for q in points if q != p]
+        BT[i, : n - 1] = np.poly(others)[::-1]
+        G[i] = wide(p) ** np.arange(3) / np.prod([p - q for q in others])
+        AT[:, i] = p ** np.arange(m)
+    BT[-1] = np.poly(points)[::-1]
+    G[-1, 2] = AT[-1, -1] = 1
+    return wide(BT), wide(G), wide(AT)
+
+
+def _tiles(x, m, size, counts):
+    """[N, C, H, W] -> [tile rows, tile columns, size, size, N, C]: tiles m apart, zeros beyond the image."""
+    room = [max(0, m * (c - 1) + size - n) for c, n in zip(counts, x.shape[2:])]
+    x = np.pad(x, [(0, 0), (0, 0), *((0, r) for r in room)])
+    out = np.empty((*counts, size, size, *x.shape[:2]), x.dtype)
+    for h, w in np.ndindex(*counts):
+        out[h, w] = x[:, :, m * h : m * h + size, m * w : m * w + size].transpose(2, 3, 0, 1)
+    return out
+
+
+def _shifted(x, padding):
+    """x with `padding` zeros in front of both spatial axes; cut if negative."""
+    p = max(padding, 0)
+    return np.pad(x, [(0, 0), (0, 0), (p, 0), (p, 0)])[:, :, p - padding :, p - padding :]
+
+
+def _both(matrix, x):
+    """matrix x matrix^T over axes 2 and 3."""
+    return np.einsum("ia,jb,hwab...->hwij...", matrix, matrix, x)
+
+
+def winograd(m, x, w, padding, out):
+    """conv with stride 1 and one group, by F(m x m, 3x3): (result, magnitude of all that is summed on the way)."""
+    counts = [-(-n // m) for n in out]
+
+    def f(x, w, BT, G, AT):
+        V = _both(BT, _tiles(_shifted(x, padding), m, m + 2, counts))
+        U = np.einsum("ia,jb,kcab->ijck", G, G, w)
+        Y = _both(AT, np.matmul(V, U))  # [tile rows, tile columns, m, m, N, K]
+        Y = Y.transpose(4, 5, 0, 2, 1, 3).reshape(len(x), len(w), m * counts[0], m * counts[1])
+        return Y[:, :, : out[0], : out[1]]
+
+    operands = wide(x), wide(w), *_winograd_matrices(m)
+    return f(*operands), f(*(np.abs(t) for t in operands))
+
+
+def winograd_weight(m, x, dy, padding):
+    """The gradient for the weight [K, C, 3, 3], likewise."""
+    counts = [-(-n // m) for n in dy.shape[2:]]
+
+    def f(x, dy, BT, G, AT):
+        V = _both(BT, _tiles(_shifted(x, padding), m, m + 2, counts))
+        D = _both(AT.T, _tiles(dy, m, m, counts))
+        S = np.matmul(D.swapaxes(-1, -2), V).sum((0, 1))  # [point, point, K, C]
+        return np.einsum("ia,jb,ijkc->kcab", G, G, S)
+
+    operands = wide(x), wide(dy), *_winograd_matrices(m)
+    return f(*operands), f(*(np.abs(t) for t in operands))
+
+
 # ---- rows ----
 
 

@@ -60,6 +60,9 @@ CALLS = [
     (lambda net, opt: nncore.manual_seed(1.5), "seed"),
     (lambda net, opt: nncore.set_num_threads(0), "n"),
     (lambda net, opt: nncore.set_num_threads("2"), "n"),
+    (lambda net, opt: nncore.set_conv_algorithm("fft"), "name: expected 'auto' or 'direct' or .*, got 'fft'"),
+    (lambda net, opt: nncore.set_conv_algorithm(2), "name"),
+    (lambda net, opt: nncore.set_conv_algorithm(None), "name"),
     (lambda net, opt: nncore.set_grad_enabled(1), "mode"),
     # shapes
     (lambda net, opt: x.reshape(4, 2), "shape"),

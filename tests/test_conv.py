@@ -1,4 +1,4 @@
-"""Convolutions: against the oracle wherever the kernels change their path, and bit for bit against themselves."""
+"""Direct convolutions: against the oracle wherever the kernels change path, and bit for bit against themselves."""
 
 import numpy as np
 import pytest
@@ -15,6 +15,12 @@ from . import reference, shapes, tolerance
 from_array = tensor.from_array
 
 ACTIVATIONS = {"relu": dense.ACT_RELU, "tanh": dense.ACT_TANH, "sigmoid": dense.ACT_SIGMOID}
+
+
+@pytest.fixture(autouse=True)
+def direct():
+    """These are tests of the direct algorithm (test_winograd.py has the other)."""
+    nncore.set_conv_algorithm("direct")
 
 
 # ---- the kernels themselves, for a shapes.Conv ----

@@ -96,6 +96,7 @@ def test_show_config(capsys):
     printed = capsys.readouterr().out
     assert config["isa"] == runtime.get_isa() == "baseline"
     assert config["threads"] == 3
+    assert config["conv_algorithm"] == "auto"
     assert config["version"] == nncore.__version__
     assert set(config["built"]) == {name for name, _ in runtime.built_isas()}
     assert [name for name, state in config["built"].items() if state == "supported"] == list(runtime.isas())
@@ -197,6 +198,8 @@ def test_sizes_are_the_source_s():
         "NN_WIDE_M": shapes.WIDE_M,
         "NN_PACK_B_MIN_M": shapes.PACK_B_MIN_M,
         "NN_PACK_A_MIN_N": shapes.PACK_A_MIN_N,
+        "NN_WINOGRAD_MIN_TILES": shapes.WINOGRAD_MIN_TILES,
+        "NN_WINOGRAD_C": shapes.WINOGRAD_C,
         "NN_EWISE_CHUNK": shapes.CHUNK,
         "NN_STAGE_BUF": shapes.STAGE,
         "NN_CONV_PIXELS": shapes.CONV_PIXELS,

@@ -134,6 +134,21 @@ def conv_weight(images, points, magnitude, dtype):
     return gemm(images * points + min(images, 16), magnitude, dtype)
 
 
+# Roundings of a value on its way through one axis of a transform, fused or not: of patch, filter and output, and of the
+# transposed output and filter transforms; the constants of the filter transform count where they are rounded.
+WINOGRAD = {2: ((1, 2, 2), (1, 2)), 4: ((3, 4, 4), (2, 6))}
+
+
+def winograd(m, terms, magnitude, dtype, bias=0.0):
+    """One chain over the channels, between transforms along two axes; `magnitude` is reference.winograd's."""
+    return gemm(terms + 2 * sum(WINOGRAD[m][0]), magnitude + np.abs(bias), dtype)
+
+
+def winograd_weight(m, tiles, magnitude, dtype):
+    """A chain over the tiles, in up to 16 pieces, between transforms."""
+    return gemm(tiles + 16 + 2 * (WINOGRAD[m][0][0] + sum(WINOGRAD[m][1])), magnitude, dtype)
+
+
 # ---- pooling ----
 
 

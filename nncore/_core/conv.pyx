@@ -75,7 +75,11 @@ cdef Taps _forward_taps(Geometry g):
     return Taps(axes, [g.kernel[0], g.kernel[1], g.kernel[2]])
 
 
-# The algorithm of the layers that Winograd fits; else, and where it does not pay, the direct one.
+cdef extern from "tuning.h":
+    enum:
+        NN_WINOGRAD_MIN_CHANNELS, NN_WINOGRAD_MIN_GAIN
+
+# What is asked for: auto, direct, or m of Winograd's F(m x m, 3x3).
 ALGORITHMS = {"auto": 0, "direct": 1, "winograd2": 2, "winograd4": 4}
 cdef int algorithm = 0
 
@@ -89,15 +93,20 @@ def get_algorithm():
     return next(name for name, value in ALGORITHMS.items() if value == algorithm)
 
 
-cdef int _winograd_tile(Geometry g, bint pays) noexcept:
-    """m of the F(m x m, 3x3) to be used, or 0."""
+cdef int _winograd_tile(Geometry g, TensorBase x, TensorBase y) noexcept:
+    """m of the F(m x m, 3x3) to be used, or 0. Nothing but the layer and the image size may decide this."""
     cdef int i
+    cdef int64_t h = y.dims[2], w = y.dims[3]
     if algorithm == 1 or g.axes != 2:
         return 0
     for i in range(1, 3):
         if g.kernel[i] != 3 or g.stride[i] != 1 or g.dilation[i] != 1:
             return 0
-    return algorithm if algorithm else (2 if pays else 0)
+    if algorithm:
+        return algorithm
+    if min(x.dims[1], y.dims[1]) < NN_WINOGRAD_MIN_CHANNELS * g.groups:
+        return 0
+    return 2 if 900 * h * w >= NN_WINOGRAD_MIN_GAIN * 16 * ((h + 1) // 2) * ((w + 1) // 2) else 0
 
 
 cdef Storage _winograd_pack(TensorBase w, int m, Geometry g, bint turned):
@@ -210,7 +219,7 @@ def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, 
     for i in range(g.axes):
         dims[2 + i] = out[i]
     y = empty_channels_last(x.code, x.ndim, dims)
-    m = _winograd_tile(g, False)
+    m = _winograd_tile(g, x, y)
     if m:
         return _winograd(x, w, bias, g, m, False, y, act)
     taps = _forward_taps(g)
@@ -249,7 +258,7 @@ def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorB
     for i in range(2 + g.axes):
         dims[i] = shape[i]
     dx = empty_channels_last(dy.code, dy.ndim, dims)
-    m = _winograd_tile(g, False)
+    m = _winograd_tile(g, dy, dx)
     if m:
         return _winograd(dy, w, bias, g, m, True, dx, NN_ACT_NONE)
     a.N, a.C, a.K, a.groups = dy.dims[0], w.dims[0] // g.groups, w.dims[1], g.groups
@@ -297,7 +306,7 @@ def weight_gradient(TensorBase x, TensorBase dy, Geometry g, tuple shape):
     for i in range(2 + g.axes):
         dims[i] = shape[i]
     dw = empty(x.code, 2 + g.axes, dims)
-    m = _winograd_tile(g, False)
+    m = _winograd_tile(g, x, dy)
     if m:
         return _winograd_weight(x, dy, g, m, dw)
     taps = _forward_taps(g)

@@ -1,8 +1,8 @@
 /* Every tuned constant. Each section names the command by whose figures its values are set: run it before and after
  * a change. Machine and date: AMD EPYC 9R14-class Zen 4 (2 cores, 32 KiB L1d, 1 MiB L2 each), gcc 12.2, 2026-11-21.
  *
- * NN_SUM_*, NN_EWISE_CHUNK, NN_ROWS_CHUNK, NN_STAGE_BUF, NN_CONV_C_CHUNK and NN_CONV_WEIGHT_CHUNKS also fix the
- * order of a sum: another value gives other bits. */
+ * NN_SUM_*, NN_EWISE_CHUNK, NN_ROWS_CHUNK, NN_STAGE_BUF, NN_CONV_C_CHUNK, NN_CONV_WEIGHT_CHUNKS and the
+ * NN_WINOGRAD_* of the gradient also fix the order of a sum: another value gives other bits. */
 #ifndef NN_TUNING_H
 #define NN_TUNING_H
 
@@ -48,7 +48,6 @@
  * all instruction sets and dtypes: 16 channels 1.2 to 1.4 times the speed of direct, 64 channels 1.6 to 2; 8 channels 0.8. */
 #define NN_WINOGRAD_MIN_CHANNELS 16
 #define NN_WINOGRAD_MIN_GAIN 150
-
 /* How far ahead a pack prefetches: in rows, and in elements of a row if it transposes. */
 #define NN_PACK_ROWS_AHEAD 8
 #define NN_PACK_AHEAD (128 / (int)sizeof(real))
@@ -76,6 +75,25 @@
 
 /* Rows whose products with a panel of each gate wait in cache for the pointwise part: 48 x 64 x 4 floats are 48 KiB. */
 #define NN_RNN_ROWS 48
+/* ---- 3x3 convolution by Winograd's F(m x m, 3x3): `python -m benchmarks.winograd` ---- */
+
+/* Bytes of transformed tiles and products that a chunk aims at (they stay in L2 beside a panel of weights), and its
+ * tiles, at least: the uses of a panel that may come from L3. */
+#define NN_WINOGRAD_BYTES (384 << 10)
+#define NN_WINOGRAD_MIN_TILES 48
+/* How many tiles ahead Y is prefetched. */
+#define NN_WINOGRAD_AHEAD 2
+/* Inputs whose 9 taps are packed at a time before they are transformed (they stay in L1). */
+#define NN_WINOGRAD_PACK_C 16
+/* Gradient of the weight: channels and outputs of a chunk, whose sums stay in L2, and tiles of a block. */
+#define NN_WINOGRAD_C 128
+#define NN_WINOGRAD_K 64
+#define NN_WINOGRAD_TILES 64
+/* The automatic choice takes F(2x2) from so many channels in and out (per group), and where tiles that reach beyond the
+ * image leave at least so many per cent of direct multiplications for one of its own (225: none does). On every
+ * instruction set and both dtypes 16 channels have 1.2 to 1.4 times the speed of direct and 64 have 1.6 to 2; 8 have 0.8. */
+#define NN_WINOGRAD_MIN_CHANNELS 16
+#define NN_WINOGRAD_MIN_GAIN 150
 
 /* ---- work by rows and elements: `make bench-kernels ONLY="pool bandwidth"` ----
  * A chunk is a few microseconds of work, so that claiming it costs nothing beside it, on data that stay in L1 or L2. */

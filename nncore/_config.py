@@ -43,7 +43,7 @@ def set_conv_algorithm(name):
         name: 'auto' (the default): F(2x2) from 16 channels in and out per group, unless the image is so small that too
             much of its tiles lies outside; else direct. The choice follows from layer and image size alone.
             'direct': the plain sum, in one order.
-            'winograd2': F(2x2), 2.25 times fewer multiplications; its errors are smaller than those of 'direct'.
+            'winograd2': F(2x2), 2.25 times fewer multiplications; its errors are at most about those of 'direct'.
             'winograd4': F(4x4), 4 times fewer; its errors are about 2 to 3 times those of 'direct' (docs/numerics.md).
 
     Raises:

@@ -240,11 +240,14 @@ typedef struct {
     void *scratch;
 } nn_winograd_args;
 
-/* weight: as for conv_pack, with 9 taps -> packed panels [group][out / NR][(m + 2)^2 points][in][NR]. */
+/* w [groups * K, C, 3, 3], transformed -> panels [group][K / NR][(m + 2)^2 points][C][NR]; turned, for the gradient for
+ * the input: the taps from last to first, and K and C exchanged. */
 typedef struct {
-    int m;
-    nn_conv_pack_args weight;
+    int m, turned;
+    int64_t groups, C, K;
+    const void *w;
     void *scratch;
+    void *packed;
 } nn_winograd_pack_args;
 
 /* Pooling over channels-last data. Along axis d, the window of output o is the elements start[d][o] + i step[d],

@@ -5,7 +5,7 @@ import pytest
 from nncore._core.elementwise import channels_last
 
 import nncore
-from nncore import nn
+from nncore import nn, optim
 from nncore._core import elementwise, runtime, tensor
 from nncore.nn import functional as F
 
@@ -276,6 +276,38 @@ def test_nan_and_infinity(m, isa, dtype, rng):
                 assert not np.isfinite(got[hit]).any(), f"{bad} {c}"
                 near = np.broadcast_to(hit.any((2, 3), keepdims=True), hit.shape)
                 tolerance.same_bits(got[~near], dw[~near], f"weight gradient {bad} {c}")
+
+
+def test_recorded(isa, rng):
+    """A compiled step, in training and in inference, has the bits of the step run plainly, under each algorithm."""
+    x = [nncore.tensor(rng.standard_normal((2, 16, 6, 5)).astype(np.float32)) for _ in range(5)]
+
+    def build():
+        nncore.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(16, 18, 3, padding=1), nn.ReLU(), nn.Conv2d(18, 16, 3))
+        opt = optim.SGD(net.parameters(), lr=0.1)
+
+        def step(x):
+            opt.zero_grad()
+            loss = F.mse_loss(net(x), x[:, :, :4, :3])
+            loss.backward()
+            opt.step()
+            return loss
+
+        return net, step
+
+    net, step = build()
+    compiled_net, compiled_step = build()
+    compiled, infer = nncore.compile(compiled_step), nncore.compile(compiled_net)
+    for name in ("auto", "direct", *TILES):
+        nncore.set_conv_algorithm(name)
+        for v in x:
+            tolerance.same_bits(compiled(v), step(v).detach(), f"step, {name}")
+        for a, b in zip(net.parameters(), compiled_net.parameters()):
+            tolerance.same_bits(a.detach(), b.detach(), name)
+        with nncore.no_grad():
+            for v in x:
+                tolerance.same_bits(infer(v), net(v), f"inference, {name}")
 
 
 # ---- the choice ----

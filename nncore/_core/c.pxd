@@ -112,9 +112,11 @@ cdef extern from "nncore.h" nogil:
         void *scratch
 
     ctypedef struct nn_winograd_pack_args:
-        int m
-        nn_conv_pack_args weight
+        int m, turned
+        int64_t groups, C, K
+        const void *w
         void *scratch
+        void *packed
 
     ctypedef struct nn_pool_args:
         int max

@@ -110,28 +110,20 @@ cdef int _winograd_tile(Geometry g, TensorBase x, TensorBase y) noexcept:
 
 
 cdef Storage _winograd_pack(TensorBase w, int m, Geometry g, bint turned):
-    """Transformed and packed weights for the forward direction, or turned: for the gradient for the input."""
+    """Transformed and packed weights for the forward direction, or turned: summed over K, written to C."""
     cdef nn_winograd_pack_args a
+    memset(&a, 0, sizeof(a))
     cdef Storage p
-    cdef int64_t[9] position
-    cdef int64_t i, K = w.dims[0] // g.groups, C = w.dims[1], nr = runtime.gemm_nr(w.code)
+    cdef int64_t K = w.dims[0] // g.groups, C = w.dims[1], nr = runtime.gemm_nr(w.code)
+    cdef int64_t depth = K if turned else C, outputs = C if turned else K
     cdef tuple key = ("winograd", m, runtime.isa(), <size_t>(w.data - w.storage.data), K, C, g.groups)
     found = False if turned else find_packed(w.storage, key)
     if found is not False and found is not True:
         return <Storage>found
-    for i in range(9):
-        position[i] = 8 - i if turned else i
-    a.m = m
-    a.weight.groups = g.groups
-    a.weight.inputs, a.weight.outputs = (K, C) if turned else (C, K)
-    a.weight.in_stride = C * 9 if turned else 9
-    a.weight.out_stride = 9 if turned else C * 9
-    a.weight.group_stride = K * C * 9
-    a.weight.all_taps = a.weight.n_taps = 9
-    a.weight.position, a.weight.w = position, w.data
-    p = new_storage(<size_t>(g.groups * ((a.weight.outputs + nr - 1) // nr * nr) * (m + 2) * (m + 2) * a.weight.inputs
-                             * (4 if w.code == NN_FLOAT32 else 8)))
-    a.weight.packed = p.data
+    a.m, a.turned = m, turned
+    a.groups, a.C, a.K, a.w = g.groups, C, K, w.data
+    p = new_storage(<size_t>(g.groups * ((outputs + nr - 1) // nr * nr) * (m + 2) * (m + 2) * depth * (4 if w.code == NN_FLOAT32 else 8)))
+    a.packed = p.data
     runtime.run_with_scratch(NN_K_winograd_pack, w.code, &a, &a.scratch)
     if found is True:
         keep_packed(w.storage, key, p)
@@ -141,6 +133,7 @@ cdef Storage _winograd_pack(TensorBase w, int m, Geometry g, bint turned):
 cdef TensorBase _winograd(TensorBase x, TensorBase w, TensorBase bias, Geometry g, int m, bint turned, TensorBase y, int act):
     """y = act(x * w + bias); turned: y is the gradient for the input of a convolution with w, from x."""
     cdef nn_winograd_args a
+    memset(&a, 0, sizeof(a))
     cdef Storage p = _winograd_pack(w, m, g, turned)
     cdef int i
     a.m = m
@@ -158,6 +151,7 @@ cdef TensorBase _winograd(TensorBase x, TensorBase w, TensorBase bias, Geometry 
 
 cdef TensorBase _winograd_weight(TensorBase x, TensorBase dy, Geometry g, int m, TensorBase dw):
     cdef nn_winograd_args a
+    memset(&a, 0, sizeof(a))
     cdef int i
     a.m = m
     a.N, a.C, a.K, a.groups = x.dims[0], dw.dims[1], dw.dims[0] // g.groups, g.groups

@@ -241,7 +241,8 @@ class Plan:
         self.result = _map(now.result, moved)
         self.grads = [(leaf, moved(g)) for leaf, g, _ in now.grads]
         self.memory.add(self.work.arena)
-        self.family = _Family.of([*r.modules, *r.optimizers, *{g for g, _, _ in r.streams}, *r.leaves])
+        leaves = [t._storage for t in r.leaves]  # tensors compare by element, so they are no keys
+        self.family = _Family.of([*r.modules, *r.optimizers, *{g for g, _, _ in r.streams}, *leaves])
 
     def replay(self, tensors, times=None):
         """Runs the work on these arguments; gives what the function returns."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from nncore import _tape
 from nncore._core import plan as core
-from nncore._core import record, runtime
+from nncore._core import conv, record, runtime
 from nncore._core.record import Recorder, RecordError
 from nncore._core.tensor import TensorBase
 from nncore._grad import no_grad
@@ -292,6 +292,7 @@ class Compiled:
             _flatten(kwargs, tensors, _argument),
             _tape.is_grad_enabled(),
             runtime.get_isa(),
+            conv.get_algorithm(),
         )
         for t in tensors:
             if t.requires_grad:

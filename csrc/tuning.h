@@ -33,21 +33,7 @@
 /* Rows of B that are at least so many elements apart are far from each other; so many of them are read together. */
 #define NN_FAR_ROWS (16384 / (int64_t)sizeof(real))
 #define NN_FAR_DEPTH ((int64_t)16)
-/* Winograd: bytes of transformed tiles that a chunk aims at (L2), and the fewest tiles (uses of a loaded panel). */
-#define NN_WINOGRAD_BYTES 393216
-#define NN_WINOGRAD_MIN_TILES 48
-/* Tiles ahead of which Y is prefetched. */
-#define NN_WINOGRAD_AHEAD 2
-/* Gradient of the weight: channels, outputs and tiles of a block. */
-#define NN_WINOGRAD_C 128
-#define NN_WINOGRAD_K 64
-#define NN_WINOGRAD_TILES 64
 
-/* The automatic choice takes F(2x2) from so many channels in and out (per group), and where tiles that reach beyond the
- * image leave it at least so many per cent of direct multiplications for one of its own (225: none does). Measured over
- * all instruction sets and dtypes: 16 channels 1.2 to 1.4 times the speed of direct, 64 channels 1.6 to 2; 8 channels 0.8. */
-#define NN_WINOGRAD_MIN_CHANNELS 16
-#define NN_WINOGRAD_MIN_GAIN 150
 /* How far ahead a pack prefetches: in rows, and in elements of a row if it transposes. */
 #define NN_PACK_ROWS_AHEAD 8
 #define NN_PACK_AHEAD (128 / (int)sizeof(real))
@@ -75,6 +61,7 @@
 
 /* Rows whose products with a panel of each gate wait in cache for the pointwise part: 48 x 64 x 4 floats are 48 KiB. */
 #define NN_RNN_ROWS 48
+
 /* ---- 3x3 convolution by Winograd's F(m x m, 3x3): `python -m benchmarks.winograd` ---- */
 
 /* Bytes of transformed tiles and products that a chunk aims at (they stay in L2 beside a panel of weights), and its

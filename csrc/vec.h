@@ -197,8 +197,9 @@ NN_INLINE vmask vge(vec a, vec b) { return vle(b, a); }
 /* Lanes folded as a fixed tree: the same order for every caller. */
 NN_INLINE real vhsum(vec v)
 {
-    for (int64_t w = LANES / 2; w > 0; w /= 2)
-        for (int64_t i = 0; i < w; i++) v[i] += v[i + w];
+    vint iota;
+    for (int64_t i = 0; i < LANES; i++) iota[i] = (ireal)i;
+    _Pragma("GCC unroll 4") for (ireal w = (ireal)(LANES / 2); w > 0; w /= 2) v = v + __builtin_shuffle(v, iota + w);
     return v[0];
 }
 

@@ -17,6 +17,7 @@
 #include "kernels/elementwise.inc"
 #include "kernels/reduce.inc"
 #include "kernels/softmax.inc"
+#include "kernels/norm.inc"
 #include "kernels/gather.inc"
 #include "kernels/random.inc"
 #include "kernels/optim.inc"

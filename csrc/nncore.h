@@ -300,6 +300,41 @@ typedef struct {
     void *scratch;
 } nn_rnn_args;
 
+/* Normalization of x [N][P][C] over groups: (n, g) is P points times C / G channels, each with one mean and one
+ * rstd = 1 / sqrt(variance + eps): y = act((x - mean) rstd weight + bias). Batch norm: N = 1, G = C. Instance norm: G = C.
+ * Layer norm: P = 1, G = 1. rms (with P = 1): no mean, rstd = 1 / sqrt(mean of x^2 + eps).
+ * fixed (N = 1, G = C): the statistics are running_mean and running_var. Otherwise these, if not NULL (G = C, P > 1), become
+ * (1 - momentum) old + momentum new, new being the mean over images of mean and unbiased variance; batches, if not NULL, is
+ * counted up first, and momentum < 0 stands for 1 / batches.
+ * act is NN_ACT_NONE or NN_ACT_RELU. backward reads x, weight, mean, rstd and dy, and with NN_ACT_RELU bias, from which it
+ * computes again where y is 0. */
+typedef struct {
+    int64_t N, P, C, G;
+    int rms, fixed, act;
+    double eps;
+    const void *x, *weight, *bias; /* weight, bias: [C] or NULL */
+    void *mean, *rstd;             /* [N, G]: forward: out; backward: in. No mean if rms */
+    void *y;
+    void *running_mean, *running_var; /* [C] */
+    int64_t *batches;
+    double momentum;
+    const void *dy;
+    void *dx, *dweight, *dbias; /* NULL: not wanted */
+    void *scratch;
+} nn_norm_args;
+
+/* Local response normalization along rows of C channels: y = x (k + alpha / size * sum of x^2)^-beta, the sum over the
+ * channels c - size / 2 .. c + (size - 1) / 2. dy not NULL: dx instead of y. */
+typedef struct {
+    int64_t rows, C, size;
+    double alpha, beta, k;
+    const void *x;
+    void *y;
+    const void *dy;
+    void *dx;
+    void *scratch;
+} nn_lrn_args;
+
 /* Measures the machine: FLOP/s of independent FMAs in registers; bytes/s of y = x, read plus written. */
 typedef struct {
     double seconds;

@@ -3,6 +3,9 @@
  *
  * NN_SUM_*, NN_EWISE_CHUNK, NN_ROWS_CHUNK, NN_STAGE_BUF, NN_CONV_C_CHUNK, NN_CONV_WEIGHT_CHUNKS and the
  * NN_WINOGRAD_* of the gradient also fix the order of a sum: another value gives other bits. */
+ * NN_SUM_*, NN_NORM_PIECE to NN_NORM_SUMS, NN_EWISE_CHUNK, NN_ROWS_CHUNK, NN_STAGE_BUF, NN_CONV_C_CHUNK and
+ * NN_CONV_WEIGHT_CHUNKS also fix the
+ * order of a sum: another value gives other bits. */
 #ifndef NN_TUNING_H
 #define NN_TUNING_H
 
@@ -107,6 +110,24 @@
 #define NN_RANDOM_CHUNK 256
 #define NN_RANDOM_NS 3.0
 #define NN_DROPOUT_NS 1.0
+
+/* ---- normalization: `make bench-kernels ONLY=norm` ---- */
+
+/* Elements of a piece whose moments are taken in float; its rows, at least and at most (rows of layer normalization: sums for
+ * the parameters over at most NN_NORM_MIN_ROWS, and about NN_NORM_SUMS elements); columns of a task. */
+#define NN_NORM_PIECE 65536
+#define NN_NORM_MIN_ROWS 64
+#define NN_NORM_MAX_ROWS 1024
+#define NN_NORM_SUMS 32768
+#define NN_NORM_COLUMNS 4096
+/* Bytes of an image up to which group and instance normalization go over it twice in cache, image by image; bytes of the
+ * short rows that are summed abreast. */
+#define NN_NORM_LOCAL (512 << 10)
+#define NN_NORM_ABREAST 12288
+/* How far ahead, in elements, normalization prefetches at least. */
+#define NN_NORM_AHEAD (4096 / (int64_t)sizeof(real))
+/* Numbers per chunk of local response normalization. */
+#define NN_LRN_CHUNK 8192
 
 /* ---- threads: `make bench-steps` ---- */
 

@@ -14,6 +14,7 @@ cdef extern from "nncore.h" nogil:
         NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_ewise, NN_K_cast, NN_K_zero, NN_K_index, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward, NN_RNN_TANH, NN_RNN_RELU, NN_LSTM, NN_GRU, NN_K_rnn, NN_K_winograd, NN_K_winograd_pack, NN_K_winograd_weight
         NN_K_cross_entropy, NN_K_cross_entropy_backward, NN_K_gather, NN_K_scatter_add, NN_K_scatter, NN_K_random, NN_K_dropout
         NN_K_clip_norm, NN_K_clip_value, NN_K_norms, NN_K_probe_fma, NN_K_probe_copy
+        NN_K_norm, NN_K_norm_backward, NN_K_lrn
         NN_OP_add, NN_OP_fill
 
     # where in their arguments
@@ -155,6 +156,34 @@ cdef extern from "nncore.h" nogil:
         void *hprev
         void *dh0
         void *dc0
+
+    ctypedef struct nn_norm_args:
+        int64_t N, P, C, G
+        int rms, fixed, act
+        double eps
+        const void *x
+        const void *weight
+        const void *bias
+        void *mean
+        void *rstd
+        void *y
+        void *running_mean
+        void *running_var
+        int64_t *batches
+        double momentum
+        const void *dy
+        void *dx
+        void *dweight
+        void *dbias
+        void *scratch
+
+    ctypedef struct nn_lrn_args:
+        int64_t rows, C, size
+        double alpha, beta, k
+        const void *x
+        void *y
+        const void *dy
+        void *dx
         void *scratch
 
     ctypedef struct nn_ewise_args:

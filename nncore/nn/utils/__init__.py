@@ -3,10 +3,13 @@
 from nncore.nn.utils import rnn
 from nncore.nn.utils.clip_grad import clip_grad_norm_, clip_grad_value_, get_total_norm
 from nncore.nn.utils.convert_parameters import parameters_to_vector, vector_to_parameters
+from nncore.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
+    "fuse_conv_bn_eval",
+    "fuse_linear_bn_eval",
     "get_total_norm",
     "parameters_to_vector",
     "rnn",

@@ -7,6 +7,18 @@ from nncore.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspos
 from nncore.nn.linear import Linear
 from nncore.nn.loss import CrossEntropyLoss, MSELoss, NLLLoss
 from nncore.nn.module import Module
+from nncore.nn.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    LocalResponseNorm,
+    RMSNorm,
+)
 from nncore.nn.parameter import Parameter
 from nncore.nn.pooling import (
     AdaptiveAvgPool1d,
@@ -37,6 +49,9 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -49,7 +64,14 @@ __all__ = [
     "GRUCell",
     "Identity",
     "LSTMCell",
+    "GroupNorm",
+    "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
     "Linear",
+    "LocalResponseNorm",
     "LogSoftmax",
     "MSELoss",
     "MaxPool1d",
@@ -61,6 +83,7 @@ __all__ = [
     "Parameter",
     "RNNBase",
     "RNNCell",
+    "RMSNorm",
     "ReLU",
     "Sequential",
     "Sigmoid",

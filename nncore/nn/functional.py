@@ -11,6 +11,11 @@
     max_pool1d, 2d, 3d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     avg_pool1d, 2d, 3d(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
     adaptive_avg_pool1d, 2d, 3d and adaptive_max_pool1d, 2d, 3d(input, output_size)
+    batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    group_norm(input, num_groups, weight, bias, eps)
+    layer_norm(input, normalized_shape, weight, bias, eps)  rms_norm(input, normalized_shape, weight, eps)
+    local_response_norm(input, size, alpha, beta, k)
     cross_entropy(input, target, *, reduction)      -log softmax(input)[target], from logits
     nll_loss(input, target, *, reduction)           -input[target]
     mse_loss(input, target, *, reduction)           (input - target)^2
@@ -27,6 +32,7 @@ from nncore._ops.arithmetic import relu, sigmoid, tanh
 from nncore._ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from nncore._ops.linear import linear
 from nncore._ops.loss import cross_entropy, mse_loss, nll_loss
+from nncore._ops.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
 from nncore._ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -53,6 +59,7 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "batch_norm",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -62,7 +69,11 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "flatten",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "max_pool1d",
     "max_pool2d",
@@ -70,6 +81,7 @@ __all__ = [
     "mse_loss",
     "nll_loss",
     "relu",
+    "rms_norm",
     "sigmoid",
     "softmax",
     "tanh",

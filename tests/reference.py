@@ -730,3 +730,65 @@ def recurrent(mode, x, sizes, h0, c0, directions):
         last_h.append(h)
         last_c.append(c)
     return np.concatenate(outputs, 1), np.stack(last_h), np.stack(last_c)
+# ---- normalization: x is [N, P, C], the group (n, g) the points times the channels of g ----
+
+
+def _by_group(v, geometry):
+    n, p, c, g = geometry
+    return v.reshape(n, p, g, c // g)
+
+
+def norm_statistics(x, geometry, eps, rms=False):
+    """(mean, variance, 1 / sqrt(variance + eps)) of the groups [N, G]; with rms the mean is 0."""
+    v = _by_group(wide(x), geometry)
+    mean = v.mean((1, 3), keepdims=True) * (0 if rms else 1)
+    var = ((v - mean) ** 2).mean((1, 3))
+    return mean[:, 0, :, 0], var, 1 / np.sqrt(var + eps)
+
+
+def _of_points(stat, geometry):
+    """A number per group as [N, 1, C]."""
+    n, _, c, g = geometry
+    return np.repeat(wide(stat).reshape(n, 1, g), c // g, 2)
+
+
+def norm(x, mean, rstd, geometry, weight=None, bias=None, relu=False):
+    """(y, xhat) of [N, P, C] from the groups' statistics."""
+    n, p, c, _ = geometry
+    xhat = (wide(x).reshape(n, p, c) - _of_points(mean, geometry)) * _of_points(rstd, geometry)
+    y = xhat * (1 if weight is None else wide(weight)) + (0 if bias is None else wide(bias))
+    return np.where(y <= 0, 0, y) if relu else y, xhat
+
+
+def norm_backward(x, dy, mean, rstd, geometry, weight=None, rms=False, fixed=False):
+    """(dx, dweight, dbias) and the magnitudes of their sums: of |terms| instead of terms."""
+    n, p, c, _ = geometry
+    _, xhat = norm(x, mean, rstd, geometry)
+    r, dy = _of_points(rstd, geometry), wide(dy).reshape(n, p, c)
+    q = dy * (1 if weight is None else wide(weight))
+
+    def average(v):
+        return _of_points(_by_group(v, geometry).mean((1, 3)), geometry)
+
+    s, sx = (0 if rms or fixed else average(q)), (0 if fixed else average(q * xhat))
+    size, size_x = (0 if rms or fixed else average(np.abs(q))), (0 if fixed else average(np.abs(q * xhat)))
+    dx = r * (q - s - xhat * sx), r * (np.abs(q) + size + np.abs(xhat) * size_x)
+    dweight = (dy * xhat).sum((0, 1)), np.abs(dy * xhat).sum((0, 1))
+    return dx, dweight, (dy.sum((0, 1)), np.abs(dy).sum((0, 1)))
+
+
+def lrn(x, size, alpha, beta, k, dy=None):
+    """Local response normalization of rows [rows, C]; with dy, (dx by the Jacobian of each row, its magnitude)."""
+    x = wide(x)
+    c = np.arange(x.shape[1])
+    window = ((c >= c[:, None] - size // 2) & (c <= c[:, None] + (size - 1) // 2)).astype(x.dtype)
+    s = k + alpha / size * (x * x) @ window.T
+    if dy is None:
+        return x * s**-beta
+    dx, magnitude = np.zeros_like(x), np.zeros_like(x)
+    for r in range(x.shape[0]):  # dy_c / dx_j
+        direct = np.diag(s[r] ** -beta)
+        through = np.outer(x[r] * beta * s[r] ** (-beta - 1), x[r]) * (2 * alpha / size * window)
+        g = wide(dy)[r]
+        dx[r], magnitude[r] = g @ (direct - through), np.abs(g) @ (direct + np.abs(through))
+    return dx, magnitude

@@ -344,6 +344,44 @@ for _n, _s in ((1, (7,)), (2, (5, 6)), (3, (3, 4, 3))):
         case(f"F.adaptive_{_kind}_pool{_n}d larger", lambda x, f=_fn: f(x, 5), _make(1, 2, *_s))
     case(f"F.adaptive_max_pool{_n}d indices", lambda x, f=_fn: f(x, 2, True), A(3, *_s))
 
+# ---- normalization ----
+
+_mean, _var = N(3, salt=7), P(3, salt=7)
+for _s in ((6, 3), (4, 3, 5), (2, 3, 2, 3), (2, 3, 2, 2, 2)):
+    _w, _b = N(3, salt=2), N(3, salt=3)
+    case(f"F.batch_norm {_s}", lambda x, w, b: F.batch_norm(x, None, None, w, b, True, eps=0.1), N(*_s), _w, _b)
+    case(f"F.batch_norm {_s} evaluation", lambda x, w, b: F.batch_norm(x, _mean, _var, w, b), N(*_s), _w, _b)
+    case(f"F.group_norm {_s}", lambda x, w, b: F.group_norm(x, 1, w, b, 0.1), N(*_s), _w, _b)
+    if len(_s) > 2:
+        case(f"F.instance_norm {_s}", lambda x, w, b: F.instance_norm(x, None, None, w, b, eps=0.1), N(*_s), _w, _b)
+        case(f"F.local_response_norm {_s}", lambda x: F.local_response_norm(x, 2, 1.5, 0.75, 1.2), N(*_s))
+case("F.batch_norm plain", lambda x: F.batch_norm(x, None, None, training=True), N(5, 2))
+case("F.batch_norm evaluation plain", lambda x: F.batch_norm(x, _mean, _var), N(5, 3))
+case("F.batch_norm transposed", lambda x, w: F.batch_norm(x.T, None, None, w, None, True, eps=0.1), N(2, 5), N(2))
+case(
+    "F.batch_norm running",
+    lambda x: F.batch_norm(x, nncore.zeros(3).double(), nncore.ones(3).double(), training=True, eps=0.1),
+    N(4, 3),
+)
+case("F.batch_norm fold", lambda x, w: F.batch_norm(x, None, None, w, None, True, eps=0.1), N(19, 3), N(3))
+case("F.instance_norm evaluation", lambda x: F.instance_norm(x, _mean, _var, use_input_stats=False), N(2, 3, 4))
+case("F.group_norm groups", lambda x, w, b: F.group_norm(x, 2, w, b, 0.1), N(2, 4, 3, 2), N(4), N(4, salt=1))
+case("F.group_norm rows", lambda x, w, b: F.group_norm(x, 2, w, b, 0.1), N(3, 8), N(8), N(8, salt=1))
+for _s, _k in (((4, 5), 1), ((2, 3, 4), 1), ((2, 3, 4), 2), ((7,), 1), ((2, 19), 1)):
+    _p = _s[len(_s) - _k :]
+    case(f"F.layer_norm {_s} {_k}", lambda x, w, b, p=_p: F.layer_norm(x, p, w, b, 0.1), N(*_s), N(*_p), N(*_p, salt=1))
+    case(f"F.rms_norm {_s} {_k}", lambda x, w, p=_p: F.rms_norm(x, p, w, 0.1), N(*_s), N(*_p))
+case("F.layer_norm plain", lambda x: F.layer_norm(x, 4, eps=0.1), N(3, 4))
+case("F.rms_norm plain", lambda x: F.rms_norm(x, 4), N(3, 4))
+case(
+    "F.layer_norm channels-last",
+    lambda x, w, b: F.layer_norm(F.avg_pool2d(x, 1), (3, 2, 2), w, b, 0.1),
+    N(2, 3, 2, 2),
+    N(3, 2, 2),
+    N(3, 2, 2, salt=1),
+)
+case("F.local_response_norm window", lambda x: F.local_response_norm(x, 5, 2.0, 1.25, 0.7), N(2, 7, 3))
+
 # ---- modules: parameters are checked too ----
 
 
@@ -393,6 +431,19 @@ MODULES = {
     "nn.MSELoss": (_double(nn.MSELoss), (N(3, 2), N(3, 2, salt=1))),
     "nn.CrossEntropyLoss": (_double(nn.CrossEntropyLoss), (N(3, 4), nncore.tensor([0, 3, 1]))),
     "nn.NLLLoss": (_double(lambda: nn.NLLLoss(reduction="sum")), (N(3, 4), nncore.tensor([0, 3, 1]))),
+}
+for _n, _s in ((1, (5,)), (2, (3, 2)), (3, (2, 2, 3))):
+    for _name, _build in (
+        (f"BatchNorm{_n}d", lambda n=_n: getattr(nn, f"BatchNorm{n}d")(3, eps=0.1)),
+        (f"BatchNorm{_n}d eval", lambda n=_n: getattr(nn, f"BatchNorm{n}d")(3).eval()),
+        (f"InstanceNorm{_n}d", lambda n=_n: getattr(nn, f"InstanceNorm{n}d")(3, affine=True, eps=0.1)),
+    ):
+        MODULES[f"nn.{_name}"] = _double(_build), (N(2, 3, *_s),)
+MODULES |= {
+    "nn.GroupNorm": (_double(lambda: nn.GroupNorm(2, 4, eps=0.1)), (N(2, 4, 3),)),
+    "nn.LayerNorm": (_double(lambda: nn.LayerNorm((3, 4), eps=0.1)), (N(2, 3, 4),)),
+    "nn.RMSNorm": (_double(lambda: nn.RMSNorm(4, eps=0.1)), (N(2, 3, 4),)),
+    "nn.LocalResponseNorm": (_double(lambda: nn.LocalResponseNorm(3, 1.0)), (N(2, 4, 3),)),
 }
 for _n, _s in ((1, (7,)), (2, (5, 6)), (3, (3, 4, 3))):
     for _name, _make, _options in (

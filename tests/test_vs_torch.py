@@ -279,6 +279,87 @@ def test_pooling(kind, size, options, axes, dtype):
         close(a.grad.numpy(), b.grad, 64)
 
 
+# ---- normalization ----
+
+# (layer, arguments, options, input)
+NORMALIZATIONS = [
+    ("BatchNorm1d", (6,), {}, (5, 6)),
+    ("BatchNorm1d", (6,), {"momentum": None, "eps": 1e-3}, (5, 6, 4)),
+    ("BatchNorm2d", (6,), {"momentum": 0.3}, (3, 6, 5, 4)),
+    ("BatchNorm2d", (6,), {"affine": False, "track_running_stats": False}, (3, 6, 5, 4)),
+    ("BatchNorm2d", (3,), {}, (3, 3, 50, 40)),
+    ("BatchNorm3d", (6,), {"bias": False}, (2, 6, 3, 2, 4)),
+    ("InstanceNorm1d", (6,), {"affine": True}, (3, 6, 5)),
+    ("InstanceNorm1d", (6,), {}, (6, 5)),
+    ("InstanceNorm2d", (6,), {"track_running_stats": True, "affine": True}, (3, 6, 5, 4)),
+    ("InstanceNorm3d", (6,), {"track_running_stats": True}, (2, 6, 3, 2, 4)),
+    ("GroupNorm", (3, 6), {}, (4, 6)),
+    ("GroupNorm", (2, 6), {"eps": 0.1}, (4, 6, 5, 3)),
+    ("GroupNorm", (6, 6), {"affine": False}, (4, 6, 5)),
+    ("LayerNorm", (7,), {}, (4, 5, 7)),
+    ("LayerNorm", ((5, 7),), {"bias": False}, (4, 5, 7)),
+    ("LayerNorm", ([4, 5, 7],), {"elementwise_affine": False}, (4, 5, 7)),
+    ("RMSNorm", (7,), {}, (4, 5, 7)),
+    ("RMSNorm", ((5, 7),), {"eps": 1e-2}, (4, 5, 7)),
+    ("LocalResponseNorm", (5,), {}, (2, 7, 4)),
+    ("LocalResponseNorm", (4, 0.5, 1.25, 0.8), {}, (2, 7, 4, 3)),
+    ("LocalResponseNorm", (3, 2.0), {}, (2, 7, 2, 3, 2)),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name, args, options, shape", NORMALIZATIONS)
+def test_normalization(name, args, options, shape, dtype):
+    """Two training steps and an evaluation: outputs, gradients, statistics, state."""
+    rng = np.random.default_rng(0)
+    ours, theirs = getattr(nn, name)(*args, **options), getattr(torch.nn, name)(*args, **options)
+    if dtype == np.float64:
+        ours.double(), theirs.double()
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.copy_(torch.from_numpy(rng.standard_normal(p.shape)))
+    share(ours, theirs)
+    for training in (True, True, False):
+        ours.train(training), theirs.train(training)
+        x = (rng.standard_normal(shape) + 0.5).astype(dtype)
+        a, b = nncore.tensor(x, requires_grad=True), to_torch(x, True)
+        y, z = ours(a), theirs(b)
+        close(y.detach().numpy(), z, 200)
+        dy = rng.standard_normal(shape).astype(dtype)
+        y.backward(dy)
+        z.backward(to_torch(dy))
+        close(a.grad.numpy(), b.grad, 1000)
+        for (n, p), (m, q) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+            assert n == m
+            close(p.grad.numpy(), q.grad, 1000)
+    state = theirs.state_dict()
+    assert list(state) == list(ours.state_dict())
+    for n, v in ours.state_dict().items():
+        if v.dtype.kind == "f":
+            close(v, state[n], 64)
+        else:
+            assert v.dtype == state[n].numpy().dtype
+            assert v == state[n].item()
+
+
+def test_folding():
+    """fuse_conv_bn_eval and fuse_linear_bn_eval give torch's weights."""
+    for kind, args, shape in (("Conv2d", (3, 4, 3), 4), ("ConvTranspose2d", (3, 4, 3), 4), ("Linear", (3, 4), 4)):
+        torch.manual_seed(0)
+        layer, bn = getattr(torch.nn, kind)(*args).eval(), (torch.nn.BatchNorm1d(shape)).eval()
+        with torch.no_grad():
+            for t in (*bn.parameters(), bn.running_mean, bn.running_var):
+                t.uniform_(0.5, 1.5)
+        mine, my_bn = getattr(nn, kind)(*args).eval(), nn.BatchNorm1d(shape).eval()
+        share(mine, layer), share(my_bn, bn)
+        more = (True,) if "Transpose" in kind else ()
+        fuse = "fuse_linear_bn_eval" if kind == "Linear" else "fuse_conv_bn_eval"
+        got = getattr(nn.utils, fuse)(mine, my_bn, *more)
+        want = getattr(torch.nn.utils.fusion, fuse)(layer, bn, *more)
+        for p, q in zip(got.parameters(), want.parameters(), strict=True):
+            close(p.numpy(), q, 8)
+
+
 # ---- nets ----
 
 
@@ -509,6 +590,10 @@ DIFFERENT = {
             "Linear",
             *(k + c for k in ("RNN", "LSTM", "GRU") for c in ("", "Cell")),
             "RNNBase",
+            "GroupNorm",
+            "LayerNorm",
+            "RMSNorm",
+            *(f"{kind}Norm{n}d" for kind in ("Batch", "Instance") for n in (1, 2, 3)),
             *(f"Conv{kind}{n}d" for kind in ("", "Transpose") for n in (1, 2, 3)),
         )
     },

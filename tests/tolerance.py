@@ -228,6 +228,59 @@ def softmax_backward(y, dy, lanes, log=False):
     return eps * (2 * row_terms(n, lanes) + 3) * y * (dy + (dy * y).sum(-1, keepdims=True))
 
 
+# ---- normalization ----
+
+
+def norm_depth(geometry, lanes):
+    """Roundings of a group's sum: rows of a piece in blocks of 8 that are merged one after the other, at most 1024
+    rows; or blocks of 512 along a row. What follows is in double."""
+    _, p, c, g = geometry
+    if p == 1:
+        return _row_depth(min(c // g, 512), lanes) + 2
+    return -(-min(p, 1024) // 8) + 2 + 4
+
+
+def norm_statistics(x, var, rstd, geometry, lanes, eps):
+    """(bound of the mean, bound of rstd). With A = max |x| of the group: a mean is a convex mean of block means, and
+    each merge adds 3 roundings of at most A eps/2. The squares around a mean that is wrong by e are wrong by e^2, and
+    those between blocks by 2 e |distance| each, on average at most 2 e deviation; every sum of squares rounds once per
+    block."""
+    n, p, c, g = geometry
+    u, depth = np.finfo(x.dtype).eps, norm_depth(geometry, lanes)
+    largest = np.abs(reference.wide(x)).reshape(n, p, g, c // g).max((1, 3))
+    mean = u * (1.5 * depth + 4) * largest
+    spread = (2 * depth + 12) * u * var + 4 * mean * np.sqrt(var) + 4 * mean**2
+    low = np.maximum(var - spread, 0) + eps
+    return mean, np.abs(1 / np.sqrt(low) - rstd) + 4 * u * rstd
+
+
+def norm(y, xhat, weight, bias, dtype):
+    """From given mean and rstd: x - mean, rstd weight or its products, and the sum with the bias."""
+    u = np.finfo(dtype).eps
+    return u * (3 * np.abs(xhat * (1 if weight is None else reference.wide(weight))) + 2 * np.abs(y)
+                + np.abs(0 if bias is None else reference.wide(bias)))  # fmt: skip
+
+
+def norm_backward(magnitude, geometry, lanes, dtype):
+    """dx from given mean and rstd: the two sums, each term with 3 roundings more, and as many of their combination."""
+    return (norm_depth(geometry, lanes) + 16) * np.finfo(dtype).eps * magnitude
+
+
+def norm_parameters(magnitude, geometry, dtype):
+    """Sums of dy xhat and of dy: over at most 1024 rows in blocks of 8, or 64 images of one point; the rest in
+    double."""
+    n, p, _, _ = geometry
+    chain = min(n, 64) if p == 1 else -(-min(p, 1024) // 8) + 1 + 8
+    return (chain + 6) * np.finfo(dtype).eps * magnitude
+
+
+def lrn(magnitude, size, channels, s_range, beta, dtype):
+    """Sums of squares over the window; e^(-beta log s), in which the argument's rounding counts |beta log s| times."""
+    terms = min(size, 2 * channels)
+    power = 4 + abs(beta) * (terms + 4) + 2 * abs(beta) * np.abs(np.log(s_range)).max()
+    return np.finfo(dtype).eps * (2 * power + terms + 8) * magnitude
+
+
 # ---- optimizers: one step from the same numbers, through formulas of many operations ----
 
 

@@ -156,6 +156,7 @@ cdef extern from "nncore.h" nogil:
         void *hprev
         void *dh0
         void *dc0
+        void *scratch
 
     ctypedef struct nn_norm_args:
         int64_t N, P, C, G

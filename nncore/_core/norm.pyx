@@ -1,10 +1,11 @@
 """Normalization over groups of elements, and local response normalization. Arrays are dense, in the order that the
 geometry (N, P, C, G) says: [N][P][C] with G groups of channels."""
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from . cimport runtime
 from .c cimport *
-from .tensor cimport TensorBase, empty, empty_like, require_writable
+from .tensor cimport TensorBase, empty, empty_like, require_writable, touch
 
 ACT_NONE, ACT_RELU = NN_ACT_NONE, NN_ACT_RELU
 
@@ -16,9 +17,6 @@ cdef void *_data(TensorBase t) noexcept:
 cdef void _geometry(nn_norm_args *a, tuple geometry, bint fixed, bint rms, int act) except *:
     a.N, a.P, a.C, a.G = geometry
     a.fixed, a.rms, a.act = fixed, rms, act
-    a.running_mean = a.running_var = NULL
-    a.batches = NULL
-    a.momentum = 0
 
 
 def forward(TensorBase x, TensorBase weight, TensorBase bias, tuple geometry, double eps, bint rms=False, int act=0,
@@ -26,6 +24,7 @@ def forward(TensorBase x, TensorBase weight, TensorBase bias, tuple geometry, do
             TensorBase batches=None):
     """(y of x's shape and layout; mean and rstd of the groups [N, G], for backward). geometry: (N, P, C, G)."""
     cdef nn_norm_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase y = empty_like(x), mean = None, rstd
     cdef int64_t[2] dims
     if not fixed:
@@ -46,7 +45,7 @@ def forward(TensorBase x, TensorBase weight, TensorBase bias, tuple geometry, do
     if not fixed:
         for t in (running_mean, running_var, batches):
             if t is not None:
-                (<TensorBase>t).storage.version += 1
+                touch((<TensorBase>t).storage)
     return y, mean, rstd
 
 
@@ -54,6 +53,7 @@ def backward(TensorBase x, TensorBase dy, TensorBase weight, TensorBase bias, Te
              tuple geometry, bint need_x, bint need_weight, bint need_bias, bint rms=False, bint fixed=False, int act=0):
     """(dX in x's layout, which dy has too, or None; dweight [C] or None; dbias [C] or None)."""
     cdef nn_norm_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase dx = empty_like(x) if need_x else None, dweight = None, dbias = None
     _geometry(&a, geometry, fixed, rms, act)
     if need_weight:
@@ -70,6 +70,7 @@ def backward(TensorBase x, TensorBase dy, TensorBase weight, TensorBase bias, Te
 def lrn(TensorBase x, TensorBase dy, int64_t size, double alpha, double beta, double k):
     """x with its channels last normalized across them; with dy (in x's layout), dX."""
     cdef nn_lrn_args a
+    memset(&a, 0, sizeof(a))
     cdef TensorBase out = empty_like(x)
     a.C, a.size, a.alpha, a.beta, a.k = x.dims[1], size, alpha, beta, k
     a.rows = x.count() // a.C if a.C else 0

@@ -1,11 +1,8 @@
 /* Every tuned constant. Each section names the command by whose figures its values are set: run it before and after
  * a change. Machine and date: AMD EPYC 9R14-class Zen 4 (2 cores, 32 KiB L1d, 1 MiB L2 each), gcc 12.2, 2026-11-21.
  *
- * NN_SUM_*, NN_EWISE_CHUNK, NN_ROWS_CHUNK, NN_STAGE_BUF, NN_CONV_C_CHUNK, NN_CONV_WEIGHT_CHUNKS and the
- * NN_WINOGRAD_* of the gradient also fix the order of a sum: another value gives other bits. */
- * NN_SUM_*, NN_NORM_PIECE to NN_NORM_SUMS, NN_EWISE_CHUNK, NN_ROWS_CHUNK, NN_STAGE_BUF, NN_CONV_C_CHUNK and
- * NN_CONV_WEIGHT_CHUNKS also fix the
- * order of a sum: another value gives other bits. */
+ * NN_SUM_*, NN_NORM_PIECE to NN_NORM_SUMS, NN_EWISE_CHUNK, NN_ROWS_CHUNK, NN_STAGE_BUF, NN_CONV_C_CHUNK,
+ * NN_CONV_WEIGHT_CHUNKS and the NN_WINOGRAD_* of the gradient also fix the order of a sum: another value gives other bits. */
 #ifndef NN_TUNING_H
 #define NN_TUNING_H
 

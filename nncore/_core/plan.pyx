@@ -257,6 +257,11 @@ cdef class Plan:
             s = x
             s.reads = []
             self._uses(s.args, i, uses, s.reads)
+        for i in r.indices:  # checked after the replay: all that the check reads
+            for _, x in (<Step>steps[i]).args.words:
+                w = x
+                if w.block is not None:
+                    uses[id(w.block)][2] = len(steps)
         for b in kept:
             if id(b) in uses:
                 uses[id(b)][2] = len(steps)

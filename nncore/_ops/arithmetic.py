@@ -297,7 +297,10 @@ def _comparison(name):
         """A bool tensor; integers and bools are compared as float64, exact up to 2^53."""
         a = as_tensor(input)
         wide = FLOAT64 if a._code == FLOAT64 else None  # Python floats are float32, except beside float64
-        b = other if isinstance(other, TensorBase) else as_tensor(as_array(other, "other", wide), "other")
+        if is_number(other):
+            b = constant(float(other), a._code if a._floating else FLOAT64)
+        else:
+            b = other if isinstance(other, TensorBase) else as_tensor(as_array(other, "other", wide), "other")
         if a._code != b._code:
             if isinstance(other, TensorBase) and isinstance(input, TensorBase) and a._floating and b._floating:
                 raise TypeError(f"other: expected dtype {a.dtype}, got {b.dtype}")

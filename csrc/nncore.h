@@ -97,15 +97,20 @@ typedef struct {
     void *dx;
 } nn_softmax_args;
 
-/* loss = scale sum_i (lse_i - x[i, target_i]), lse_i = log sum_j e^x_ij. lse[rows, 2] is kept for backward as two
- * numbers, the row's maximum and the log of the sum of e^(x - maximum). per_row, if not NULL, gets each row's loss.
- * backward: dx[i,j] = dy_i (exp(x_ij - lse_i) - [j = target_i]) scale, where dy is [rows] (dy_stride 1) or one number
- * (dy_stride 0). */
+/* loss = scale sum_i loss_i, or with `total` that over sum_i w[t_i], which is written there:
+ *     loss_i = (1 - smoothing) w[t_i] l_i,t_i + smoothing / n sum_j w[j] l_ij,  l_ij = lse_i - x_ij
+ * and 0 where t_i < 0: a row to be left out. w is 1 without `weight`. With `log_probs` l_ij = -x_ij (smoothing is 0).
+ * lse[rows, 2] is kept for backward as two numbers, the row's maximum and the log of the sum of e^(x - maximum).
+ * per_row, if not NULL, gets each row's loss.
+ * backward: dx from dy, which is [rows] (dy_stride 1) or one number (dy_stride 0). */
 typedef struct {
     int64_t rows, n;
     const void *x;
     const int64_t *target;
-    void *lse, *loss, *per_row;
+    const void *weight; /* [n] or NULL */
+    double smoothing;
+    int log_probs;
+    void *lse, *loss, *per_row, *total;
     const void *dy;
     int64_t dy_stride;
     void *dx;
@@ -113,8 +118,9 @@ typedef struct {
     void *scratch;
 } nn_cross_entropy_args;
 
-/* gather: y[i, :] = x[index[i], :] for i < n, rows of `inner`. scatter: x[index[i], :] = y[i, :]. scatter_add: x[index[i], :] += y[i, :], in the
- * order of i. Indices are within the rows of x: the caller has checked. */
+/* gather: y[i, :] = x[index[i], :] for i < n, rows of `inner`. scatter: x[index[i], :] = y[i, :]. scatter_add:
+ * x[index[i], :] += y[i, :], in the order of i. Indices are within the rows of x: the caller has checked. Those
+ * below 0 give 0, and write nothing. */
 typedef struct {
     int64_t n, inner;
     void *x;
@@ -130,6 +136,27 @@ typedef struct {
     const int64_t *x;
     int64_t *y, *bad;
 } nn_index_args;
+
+/* y[i, j] = i n + index[i, j], flat positions in a matrix [rows, n] of the columns that index [rows, width] lists; -1 from the
+ * first negative one of a row on. */
+typedef struct {
+    int64_t rows, width, n;
+    const int64_t *index;
+    int64_t *y;
+} nn_places_args;
+
+/* Bags of rows: y[b, :] = sum (or the largest, elementwise) over from[b] <= i < from[b + 1] of w[i] x[index[i], :],
+ * without the i whose index[i] < 0; w is 1 without `weight`. An empty bag gives 0. With `count`, it gets the number of rows of
+ * each bag, and y is divided by it. max: `where` gets the flat position in x of each largest element (the first, or a
+ * NaN), or -1. */
+typedef struct {
+    int max;
+    int64_t bags, inner;
+    const void *x, *weight;
+    const int64_t *index, *from;
+    void *y, *count;
+    int64_t *where;
+} nn_bag_args;
 
 /* Philox4x32-7. Element i of a call depends on (seed, stream, i) alone. */
 enum { NN_UNIFORM, NN_NORMAL };

@@ -29,12 +29,14 @@ typedef int64_t ireal;
 #define R(x) x
 #define REAL_MANT 52
 #define REAL_BIAS 1023
+#define REAL_MAX __DBL_MAX__
 #else
 typedef float real;
 typedef int32_t ireal;
 #define R(x) x##f
 #define REAL_MANT 23
 #define REAL_BIAS 127
+#define REAL_MAX __FLT_MAX__
 #endif
 
 #if defined(NN_ISA_AVX512)

@@ -21,6 +21,87 @@ def _sigmoid(a):
     return 1 / (1 + np.exp(-a))
 
 
+def _softplus(a):
+    return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
+
+
+def _times(a, b):
+    """a * b, 0 where b is 0: the limit at infinity of a product of which b vanishes faster."""
+    return np.where(b == 0, 0, a * b)
+
+
+def _normal(z):
+    """(P(-z), p(z)) of the standard normal distribution for z >= 0: by series, or by Laplace's continued fraction."""
+    z = np.minimum(z, 200)
+    top = np.round(z * 2**20) / 2**20  # exact square: z^2 must be, as its exponential is taken
+    pi = z.dtype.type("3.14159265358979323846264338327950288")
+    p = np.exp(-top * top / 2) * np.exp(-(z - top) * (z + top) / 2) / np.sqrt(2 * pi)
+    term = total = np.minimum(z, 2)
+    for k in range(1, 60):
+        term = term * np.minimum(z, 2) ** 2 / (2 * k + 1)
+        total = total + term
+    f = far = np.maximum(z, 2)
+    for k in range(250, 0, -1):
+        f = far + k / f
+    return np.where(z < 2, np.asarray(0.5, z.dtype) - p * total, p / f), p
+
+
+def _gelu(a):
+    q, _ = _normal(np.abs(a))
+    return np.maximum(a, 0) - _times(np.abs(a), q)
+
+
+def _gelu_slope(b):
+    q, p = _normal(np.abs(b))
+    h = q - _times(np.abs(b), p)
+    return np.where(b < 0, h, 1 - h)
+
+
+def _gelu_tanh_argument(a):
+    root = np.sqrt(8 / a.dtype.type("3.14159265358979323846264338327950288"))
+    return root * (a + a.dtype.type("0.044715") * a**3), root * (1 + 3 * a.dtype.type("0.044715") * a**2)
+
+
+def _gelu_tanh_slope(b):
+    b = np.clip(b, -100, 100)
+    v, inner = _gelu_tanh_argument(b)
+    return _sigmoid(v) * (1 + b * _sigmoid(-v) * inner)
+
+
+def _silu_slope(b):
+    b = np.clip(b, -20000, 20000)
+    return _sigmoid(b) * (1 + b * _sigmoid(-b))
+
+
+def _mish_slope(b):
+    b = np.clip(b, -20000, 20000)
+    return np.tanh(_softplus(b)) + b * _sigmoid(b) / np.cosh(_softplus(b)) ** 2
+
+
+def _tanhshrink(a):
+    near, z = np.where(np.abs(a) < 0.25, a, 0), np.where(np.abs(a) < 0.25, a, 0) ** 2
+    total, power = 0, near * z  # of the Taylor series of tanh, by the recurrence tanh' = 1 - tanh^2
+    c = [a.dtype.type(1)]
+    for k in range(1, 20):
+        c.append(-sum(c[i] * c[k - 1 - i] for i in range(k)) / (2 * k + 1))
+        total = total - c[k] * power
+        power = power * z
+    return np.where(np.abs(a) < 0.25, total, a - np.tanh(a))
+
+
+def _logs(p):
+    """log p and log(1 - p), not below -100."""
+    return np.maximum(-100, np.log(p)), np.maximum(-100, np.log1p(-p))
+
+
+SELU_SCALE = "1.0507009873554804934193349852946"
+SELU_ALPHA = "1.6732632423543772848170429916717"
+
+
+def _selu(a, positive, negative):
+    return a.dtype.type(SELU_SCALE) * np.where(a > 0, positive, a.dtype.type(SELU_ALPHA) * negative)
+
+
 OPS = {
     "fill": lambda a, b, c, s, t: np.full_like(a, s),
     "copy": lambda a, b, c, s, t: a,
@@ -73,6 +154,74 @@ OPS = {
     "minimum_backward": lambda a, b, c, s, t: a * np.where(b > c, 0.0, np.where(b == c, 0.5, 1.0)),
     "clamp_backward": lambda a, b, c, s, t: np.where((b >= s) & (b <= t), a, 0),
     "mse_backward": lambda a, b, c, s, t: a * s * (b - c),
+    # activations
+    "heaviside": lambda a, b, c, s, t: np.where(np.isnan(a), a, np.where(a == 0, s, a > 0)),
+    "leaky_relu": lambda a, b, c, s, t: np.where(a > 0, a, a * s),
+    "leaky_relu_backward": lambda a, b, c, s, t: np.where(b > 0, a, a * s),
+    "prelu": lambda a, b, c, s, t: np.where(a > 0, a, a * b),
+    "prelu_backward": lambda a, b, c, s, t: np.where(b > 0, a, a * c),
+    "prelu_backward_weight": lambda a, b, c, s, t: np.where(b > 0, 0, a * b),
+    "hardtanh_backward": lambda a, b, c, s, t: np.where((b <= s) | (b >= t), 0, a),
+    "elu": lambda a, b, c, s, t: np.where(a <= 0, s * np.expm1(a * t), a),
+    "elu_backward": lambda a, b, c, s, t: np.where(b <= 0, a * s * t * np.exp(b * t), a),
+    "selu": lambda a, b, c, s, t: _selu(a, a, np.expm1(a)),
+    "selu_backward": lambda a, b, c, s, t: a * _selu(np.where(np.isnan(b), 1, b), 1, np.exp(b)),
+    "gelu": lambda a, b, c, s, t: _gelu(a),
+    "gelu_backward": lambda a, b, c, s, t: a * _gelu_slope(b),
+    "gelu_tanh": lambda a, b, c, s, t: _times(a, _sigmoid(_gelu_tanh_argument(a)[0])),
+    "gelu_tanh_backward": lambda a, b, c, s, t: a * _gelu_tanh_slope(b),
+    "silu": lambda a, b, c, s, t: _times(a, _sigmoid(a)),
+    "silu_backward": lambda a, b, c, s, t: a * _silu_slope(b),
+    "mish": lambda a, b, c, s, t: _times(a, np.tanh(_softplus(a))),
+    "mish_backward": lambda a, b, c, s, t: a * _mish_slope(b),
+    "softplus": lambda a, b, c, s, t: np.where(a * s > t, a, _softplus(a * s) / s),
+    "softplus_backward": lambda a, b, c, s, t: np.where(b * s > t, a, a * _sigmoid(b * s)),
+    "softsign": lambda a, b, c, s, t: np.where(np.isinf(a), np.copysign(1, a), a / (1 + np.abs(a))),
+    "softsign_backward": lambda a, b, c, s, t: a / (1 + np.abs(b)) / (1 + np.abs(b)),
+    "hardsigmoid": lambda a, b, c, s, t: np.clip(a + 3, 0, 6) / 6,
+    "hardsigmoid_backward": lambda a, b, c, s, t: np.where(np.abs(b) < 3, a / 6, 0),
+    "hardswish": lambda a, b, c, s, t: np.where(a <= -3, 0, a * np.minimum((a + 3) / 6, 1)),
+    "hardswish_backward": lambda a, b, c, s, t: np.where(b <= -3, 0, np.where(b < 3, a * (b / 3 + 0.5), a)),
+    "log_sigmoid": lambda a, b, c, s, t: -_softplus(-a),
+    "log_sigmoid_backward": lambda a, b, c, s, t: a * _sigmoid(-b),
+    "tanhshrink": lambda a, b, c, s, t: _tanhshrink(a),
+    "tanhshrink_backward": lambda a, b, c, s, t: a * np.tanh(b) * np.tanh(b),
+    "softshrink": lambda a, b, c, s, t: np.where(np.abs(a) <= s, 0, a - np.copysign(s, a)),
+    "hardshrink": lambda a, b, c, s, t: np.where(np.abs(a) <= s, 0, a),
+    "shrink_backward": lambda a, b, c, s, t: np.where(np.abs(b) <= s, 0, a),
+    "threshold": lambda a, b, c, s, t: np.where(a <= s, t, a),
+    "threshold_backward": lambda a, b, c, s, t: np.where(b <= s, 0, a),
+    "glu": lambda a, b, c, s, t: a * _sigmoid(b),
+    "glu_backward_gate": lambda a, b, c, s, t: a * b * _sigmoid(c) * _sigmoid(-c),
+    # losses; backward: a is dy
+    "l1": lambda a, b, c, s, t: np.abs(a - b),
+    "l1_backward": lambda a, b, c, s, t: a * s * np.sign(b - c),
+    "huber": lambda a, b, c, s, t: t * np.where(np.abs(a - b) <= s, (a - b) ** 2 / 2, s * (np.abs(a - b) - s / 2)),
+    "huber_backward": lambda a, b, c, s, t: a * s * np.clip(b - c, -t, t),
+    "bce": lambda a, b, c, s, t: -b * _logs(a)[0] - (1 - b) * _logs(a)[1],
+    "bce_backward": lambda a, b, c, s, t: a * s * (b - c) / np.maximum(1e-12, (1 - b) * b),
+    "bce_backward_target": lambda a, b, c, s, t: a * s * (_logs(b)[1] - _logs(b)[0]),
+    "bce_logits": lambda a, b, c, s, t: (
+        b * np.maximum(0, -a) + ((1 - b) * np.maximum(0, a) + np.log1p(np.exp(-np.abs(a))))
+    ),
+    "bce_logits_backward": lambda a, b, c, s, t: a * s * (_sigmoid(b) - c),
+    "kl_div": lambda a, b, c, s, t: np.where(b == 0, 0, b * np.log(b)) - b * a,
+    "kl_div_backward": lambda a, b, c, s, t: a * -s * c,
+    "kl_div_backward_target": lambda a, b, c, s, t: a * s * (np.log(c) + 1 - b),
+    "kl_div_log": lambda a, b, c, s, t: np.exp(b) * (b - a),
+    "kl_div_log_backward": lambda a, b, c, s, t: a * -s * np.exp(c),
+    "kl_div_log_backward_target": lambda a, b, c, s, t: a * s * np.exp(c) * (c + 1 - b),
+    "poisson": lambda a, b, c, s, t: a - b * np.log(a + s),
+    "poisson_backward": lambda a, b, c, s, t: a * s * (1 - c / (b + t)),
+    "poisson_backward_target": lambda a, b, c, s, t: a * -s * np.log(b + t),
+    "poisson_log": lambda a, b, c, s, t: np.exp(a) - b * a,
+    "poisson_log_backward": lambda a, b, c, s, t: a * s * (np.exp(b) - c),
+    "product_backward_target": lambda a, b, c, s, t: a * -s * b,
+    "hinge_embedding": lambda a, b, c, s, t: np.where(b == 1, 0, np.maximum(0, s - a)) + np.where(b == -1, 0, a),
+    "hinge_embedding_backward": lambda a, b, c, s, t: a * s * (1.0 * (c != -1) - 1.0 * ((c != 1) & ~(b > t))),
+    "soft_margin": lambda a, b, c, s, t: _softplus(-a * b),
+    "soft_margin_backward": lambda a, b, c, s, t: a * -s * c * _sigmoid(-b * c),
+    "soft_margin_backward_target": lambda a, b, c, s, t: a * -s * b * _sigmoid(-b * c),
 }
 
 
@@ -261,6 +410,50 @@ def cross_entropy_backward(x, target, dy):
     return dx * wide(dy)[:, None]
 
 
+def class_loss(x, target, weight=None, smoothing=0.0, log_probs=False):
+    """(each row's loss, the sum of its terms' magnitudes, its weight): 0 where target < 0."""
+    lp = wide(x) if log_probs else softmax(x, log=True)
+    w = np.ones(x.shape[1]) if weight is None else wide(weight)
+    rows, t = np.arange(len(x)), np.maximum(target, 0)
+    losses = -(1 - smoothing) * w[t] * lp[rows, t] - smoothing / x.shape[1] * (lp * w).sum(1)
+    size = (1 - smoothing) * w[t] * np.abs(lp[rows, t]) + smoothing / x.shape[1] * np.abs(lp * w).sum(1)
+    live = target >= 0
+    return losses * live, size * live, w[t] * live
+
+
+def class_loss_backward(x, target, dy, weight=None, smoothing=0.0, log_probs=False):
+    """(d (sum_i dy_i loss_i) / dx, the sum of the terms' magnitudes)."""
+    w = np.ones(x.shape[1]) if weight is None else wide(weight)
+    rows, t = np.arange(len(x)), np.maximum(target, 0)
+    onehot = np.zeros_like(wide(x))
+    onehot[rows, t] = (1 - smoothing) * w[t]
+    parts = onehot + smoothing / x.shape[1] * w
+    p = np.zeros_like(wide(x)) if log_probs else softmax(x)
+    g = (wide(dy) * (target >= 0))[:, None]
+    total = p * parts.sum(1, keepdims=True)
+    return g * (total - parts), np.abs(g) * (total + parts)
+
+
+def bag(x, index, start, weight, mode):
+    """(result of each bag, the sum of its terms' magnitudes, flat positions of the largest or -1)."""
+    y = np.zeros((len(start) - 1, x.shape[1]), wide(x).dtype)
+    size, where = np.zeros_like(y), np.full(y.shape, -1)
+    for b in range(len(y)):
+        at = [i for i in range(start[b], start[b + 1]) if index[i] >= 0]
+        if not at:
+            continue
+        rows = wide(x)[index[at]]
+        if mode == "max":
+            best = np.where(np.isnan(rows).any(0), np.isnan(rows).argmax(0), np.argmax(rows, 0))
+            y[b] = rows[best, np.arange(x.shape[1])]
+            where[b] = index[at][best] * x.shape[1] + np.arange(x.shape[1])
+        else:
+            terms = rows if weight is None else rows * wide(weight)[at][:, None]
+            by = len(at) if mode == "mean" else 1
+            y[b], size[b] = terms.sum(0) / by, np.abs(terms).sum(0) / by
+    return y, size, where
+
+
 # ---- optimizers: one step from (p, g, state), with torch's options and names; state None: the first ----
 #
 # Each gives (p, state) after the step; state holds the arrays and the counters. Nothing but operators and functions of
@@ -447,7 +640,9 @@ def adasecant(
     p, g = _gradient(p, g, lr, weight_decay, maximize, True)
     old = state or {"step": 0, **dict.fromkeys(ADASECANT, 0 * g + eps)}
     if not state:
-        old |= {"tau": 0 * g + 2.1 * (1 + eps)} | dict.fromkeys(("mean_delta", "mean_square_delta", "sum_square_grad"), 0 * g)
+        old |= {"tau": 0 * g + 2.1 * (1 + eps)} | dict.fromkeys(
+            ("mean_delta", "mean_square_delta", "sum_square_grad"), 0 * g
+        )
     keep, share = 1 - 1 / old["tau"], 1 / old["tau"]
     g = g / (np.sqrt(np.sum(g * g)) + eps)
     first = old["step"] == 0

@@ -12,7 +12,9 @@ from . import reference, shapes, tolerance
 DTYPES, dtype_code, from_array = tensor.DTYPES, tensor.dtype_code, tensor.from_array
 
 ALL = sorted(reference.OPS)
-SCALARS = {"clamp": (-0.5, 0.75), "clamp_backward": (-0.5, 0.75)}  # (s, t) where (1.3, 0.4) will not do
+SCALARS = dict.fromkeys(
+    ("clamp", "clamp_backward", "hardtanh_backward"), (-0.5, 0.75)
+)  # (s, t) where (1.3, 0.4) will not do
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 3.0, np.inf, -np.inf, np.nan)
 LARGE = (1e30, -1e30, 1e-30, -1e-30, 88.0, -88.0, 3e38, 1.2e-38)  # for one operand: the range of float32
 

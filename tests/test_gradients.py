@@ -273,6 +273,166 @@ case("F.mse_loss transposed", lambda x, t: F.mse_loss(x.T, t), N(3, 4), N(4, 3))
 case("F.mse_loss self", lambda x: F.mse_loss(x, x * x), N(3, 4))
 case("F.mse_loss 0-d", F.mse_loss, np.array(0.3), np.array(1.2))
 
+# ---- activations ----
+
+for _name, _make, _calls in (
+    ("leaky_relu", A, [(), (0.3,), (-0.5,)]),
+    ("rrelu", A, [(), (0.1, 0.6)]),
+    ("relu6", lambda *s: 3 * A(*s), [()]),
+    ("hardtanh", A, [(), (-0.7, 0.4)]),
+    ("elu", A, [(), (2.0,), (-1.5,)]),
+    ("celu", A, [(), (0.6,), (-1.5,)]),
+    ("selu", A, [()]),
+    ("gelu", lambda *s: 2 * N(*s), [(), ("tanh",)]),
+    ("silu", lambda *s: 2 * N(*s), [()]),
+    ("mish", lambda *s: 2 * N(*s), [()]),
+    ("softplus", N, [(), (2.0, 30.0), (1.5, 0.31)]),
+    ("softsign", A, [()]),
+    ("hardsigmoid", lambda *s: 3 * A(*s), [()]),
+    ("hardswish", lambda *s: 3 * A(*s), [()]),
+    ("logsigmoid", N, [()]),
+    ("tanhshrink", lambda *s: 2 * N(*s), [()]),
+    ("softshrink", A, [(), (0.21,)]),
+    ("hardshrink", A, [(), (0.21,)]),
+    ("threshold", A, [(0.11, -3.0)]),
+    ("glu", N, [(), (0,), (1,)]),
+    ("softmin", N, [(), (0,)]),
+    ("maxout", A, [(2,), (3, -1), (2, 0), (1,)]),
+):
+    for _c in _calls:
+        case(f"F.{_name} {_c}", lambda x, n=_name, c=_c: getattr(F, n)(x, *c), _make(4, 4, 6))
+    _fn = lambda x, n=_name, c=_calls[0]: getattr(F, n)(x.permute(1, 2, 0), *c)
+    case(f"F.{_name} transposed", _fn, _make(4, 2, 6))
+for _s, _w in (((3, 4), (4,)), ((2, 3, 2, 2), (3,)), ((5,), (1,)), ((2, 3, 2), (1,))):
+    case(f"F.prelu {_s} {_w}", F.prelu, A(*_s), N(*_w, salt=1))
+case("F.prelu 0-d", F.prelu, np.array(-0.7), N(1))
+case("F.prelu transposed", lambda x, w: F.prelu(x.T, w), A(3, 4), N(3, salt=1))
+
+
+case("F.rrelu training", _dropout(lambda x: F.rrelu(x, 0.1, 0.9, True)), A(13, 17))
+case("F.rrelu training transposed", _dropout(lambda x: F.rrelu(x.T, 0.1, 0.9, True)), A(13, 17))
+
+# ---- more losses ----
+
+_signs = np.sign(N(3, 4, salt=7))
+_p, _q = 1 / (1 + np.exp(-N(3, 4, salt=5))), 1 / (1 + np.exp(-N(3, 4, salt=6)))
+_labels = np.array([[1, 3, -1, 0], [0, -1, -1, -1], [2, 2, 1, -1]])
+_factors = P(4, salt=3)
+for _r in ("mean", "sum", "none"):
+    for _name, _x, _t, _options in (
+        ("l1_loss", A(3, 4), A(3, 4, salt=1) + 0.0123, [{}]),
+        ("rmse_loss", A(3, 4), A(3, 4, salt=1) + 0.0123, [{}]),
+        ("huber_loss", 3 * A(3, 4), A(3, 4, salt=1) + 0.0123, [{}, {"delta": 0.4}]),
+        ("smooth_l1_loss", 3 * A(3, 4), A(3, 4, salt=1) + 0.0123, [{}, {"beta": 0.4}, {"beta": 0}]),
+        ("binary_cross_entropy", _p, _q, [{}, {"weight": _factors}]),
+        (
+            "binary_cross_entropy_with_logits",
+            3 * A(3, 4),
+            _q,
+            [{}, {"weight": _factors}, {"pos_weight": _factors}, {"weight": _factors, "pos_weight": _factors}],
+        ),
+        ("kl_div", N(3, 4), _q, [{}]),
+        ("poisson_nll_loss", _p, 3 * _q, [{}, {"full": True}, {"log_input": False}, {"log_input": False, "eps": 0.1}]),
+        ("soft_margin_loss", 3 * N(3, 4), N(3, 4, salt=2), [{}]),
+    ):
+        for _o in _options:
+            _fn = lambda x, t, n=_name, o={**_o, "reduction": _r}: getattr(F, n)(x, t, **o)
+            case(f"F.{_name} {_r} {list(_o)} {list(_o.values())[:1]}", _fn, _x, _t)
+    case(
+        f"F.kl_div log_target {_r}",
+        lambda x, t, r=_r: F.kl_div(x, t, reduction=r, log_target=True),
+        N(3, 4),
+        N(3, 4, salt=1),
+    )
+    for _v in ((3, 4), (3, 1), (3,)):
+        case(
+            f"F.gaussian_nll_loss {_r} {_v}",
+            lambda x, t, v, r=_r: F.gaussian_nll_loss(x, t, v, reduction=r),
+            N(3, 4),
+            N(3, 4, salt=1),
+            P(*_v, salt=2),
+        )
+    case(
+        f"F.hinge_embedding_loss {_r}",
+        lambda x, r=_r: F.hinge_embedding_loss(x, _signs, 0.31, reduction=r),
+        A(3, 4),
+    )
+    case(
+        f"F.margin_ranking_loss {_r}",
+        lambda x, y, r=_r: F.margin_ranking_loss(x, y, _signs, 0.3, reduction=r),
+        A(3, 4),
+        2 * A(3, 4, salt=1) + 0.0123,
+    )
+    case(
+        f"F.cosine_embedding_loss {_r}",
+        lambda x, y, r=_r: F.cosine_embedding_loss(x, y, _signs[0], -0.3, reduction=r),
+        N(4, 3),
+        N(4, 3, salt=1),
+    )
+    for _d in (1.0, 2.0, 3.0, np.inf):
+        case(
+            f"F.triplet_margin_loss {_r} {_d}",
+            lambda a, p, n, d=_d, r=_r: F.triplet_margin_loss(a, p, n, 2.5, d, swap=d == 2, reduction=r),
+            A(3, 4),
+            A(3, 4, salt=1) + 0.0123,
+            A(3, 4, salt=2) + 0.0321,
+        )
+    for _d in (1, 2):
+        case(
+            f"F.multi_margin_loss {_r} {_d}",
+            lambda x, d=_d, r=_r: F.multi_margin_loss(x, [1, 0, 3], d, 0.71, _factors if d == 2 else None, reduction=r),
+            A(3, 4),
+        )
+    case(
+        f"F.multilabel_margin_loss {_r}",
+        lambda x, r=_r: F.multilabel_margin_loss(x, _labels, reduction=r),
+        0.37 * A(3, 4),
+    )
+    case(
+        f"F.multilabel_soft_margin_loss {_r}",
+        lambda x, t, r=_r: F.multilabel_soft_margin_loss(x, t, _factors, reduction=r),
+        N(3, 4),
+        _q,
+    )
+    for _s, _t in (((5, 4), [1, 2, 3, 1, 0]), ((2, 4, 3), [[1, 2, 2], [0, 3, 1]])):
+        for _o in (
+            {"weight": _factors},
+            {"ignore_index": 1},
+            {"label_smoothing": 0.3},
+            {"weight": _factors, "ignore_index": 2, "label_smoothing": 0.2},
+        ):
+            _fn = lambda x, t=_t, o={**_o, "reduction": _r}: F.cross_entropy(x, t, **o)
+            case(f"F.cross_entropy {_s} {_r} {list(_o)}", _fn, N(*_s))
+            if "ignore_index" not in _o:
+                _fn = lambda x, t, o={**_o, "reduction": _r}: F.cross_entropy(x, t, **o)
+                case(f"F.cross_entropy soft {_s} {_r} {list(_o)}", _fn, N(*_s), np.exp(N(*_s, salt=3)))
+            if "label_smoothing" not in _o:
+                _fn = lambda x, t=_t, o={**_o, "reduction": _r}: F.nll_loss(x, t, **o)
+                case(f"F.nll_loss {_s} {_r} {list(_o)}", _fn, N(*_s))
+case("F.kl_div batchmean", lambda x, t: F.kl_div(x, t, reduction="batchmean"), N(3, 4), _q)
+case("F.multi_margin_loss one", lambda x: F.multi_margin_loss(x, 2), 0.1 * N(4))
+case("F.l1_loss transposed", lambda x, t: F.l1_loss(x.T, t), A(3, 4), A(4, 3, salt=1) + 0.0123)
+
+# ---- embeddings ----
+
+_ids, _flat, _starts = np.array([[1, 4, 1], [0, 2, 4]]), np.array([3, 1, 1, 0, 4, 1]), np.array([0, 2, 2, 5])
+case("F.embedding", lambda w: F.embedding(_ids, w), N(5, 3))
+case("F.embedding padding", lambda w: F.embedding(_ids, w, 3), N(5, 3))
+case("F.embedding transposed", lambda w: F.embedding(_ids, w.T), N(3, 5))
+for _mode in ("sum", "mean", "max"):
+    for _pad in (None, 1):
+        _make = A if _mode == "max" else N
+        _fn = lambda w, m=_mode, p=_pad: F.embedding_bag(_ids, w, mode=m, padding_idx=p)
+        case(f"F.embedding_bag {_mode} {_pad}", _fn, _make(5, 3))
+        _fn = lambda w, m=_mode, p=_pad: F.embedding_bag(_flat, w, _starts, mode=m, padding_idx=p)
+        case(f"F.embedding_bag offsets {_mode} {_pad}", _fn, _make(5, 3))
+case(
+    "F.embedding_bag weighted",
+    lambda w, f: F.embedding_bag(_flat, w, _starts, mode="sum", per_sample_weights=f, padding_idx=0),
+    N(5, 3),
+    N(6),
+)
+
 # ---- convolutions ----
 
 # (input, weight, stride, padding, dilation, groups)
@@ -503,8 +663,59 @@ MODULES["nn.RNNCell relu"] = _double(lambda: _Run(nn.RNNCell(3, 4, nonlinearity=
 MODULES["nn.LSTMCell"] = _double(lambda: _Run(nn.LSTMCell(3, 4))), (N(2, 3), N(2, 4), N(2, 4, salt=1))
 MODULES["nn.GRUCell"] = _double(lambda: _Run(nn.GRUCell(3, 4, bias=False))), (N(2, 3), N(2, 4))
 
+
+for _name, _make, _arguments in (
+    ("CELU", A, (0.7,)), ("ELU", A, ()), ("GELU", N, ()), ("GLU", N, ()), ("Hardshrink", A, ()),
+    ("Hardsigmoid", lambda *s: 3 * A(*s), ()), ("Hardswish", lambda *s: 3 * A(*s), ()), ("Hardtanh", A, ()),
+    ("LeakyReLU", A, ()), ("LogSigmoid", N, ()), ("Mish", N, ()), ("PReLU", A, (4,)), ("ReLU6", A, ()), ("SELU", A, ()),
+    ("SiLU", N, ()), ("Softmin", N, ()), ("Softplus", N, ()), ("Softshrink", A, (0.21,)), ("Softsign", A, ()),
+    ("Tanhshrink", N, ()), ("Threshold", A, (0.11, 2.0)),
+):  # fmt: skip
+    MODULES[f"nn.{_name}"] = _double(lambda n=_name, a=_arguments: getattr(nn, n)(*a)), (_make(3, 4),)
+MODULES["nn.RReLU"] = _double(lambda: nn.RReLU().eval()), (A(3, 4),)
+MODULES["nn.Softmax2d"] = _double(nn.Softmax2d), (N(2, 3, 2, 2),)
+MODULES["nn.Maxout"] = _double(lambda: nn.Maxout(3, 2, 4)), (N(5, 3),)
+MODULES["nn.Embedding"] = _double(lambda: nn.Embedding(5, 3, 0)), (nncore.tensor([[1, 4], [1, 2]]),)
+MODULES["nn.EmbeddingBag"] = (
+    _double(lambda: nn.EmbeddingBag(5, 3, mode="sum")),
+    (nncore.tensor([1, 4, 1]), nncore.tensor([0, 1]), N(3)),
+)
+for _name, _x, _t, _arguments in (
+    ("BCELoss", _p, _q, {"weight": _factors}), ("BCEWithLogitsLoss", A(3, 4), _q, {"pos_weight": _factors}),
+    ("HuberLoss", A(3, 4), A(3, 4, salt=1) + 0.0123, {"delta": 0.4}), ("KLDivLoss", N(3, 4), _q, {}),
+    ("L1Loss", A(3, 4), A(3, 4, salt=1) + 0.0123, {}), ("PoissonNLLLoss", N(3, 4), _q, {"full": True}),
+    ("RMSELoss", A(3, 4), A(3, 4, salt=1) + 0.0123, {}), ("SoftMarginLoss", N(3, 4), N(3, 4, salt=1), {}),
+    ("SmoothL1Loss", A(3, 4), A(3, 4, salt=1) + 0.0123, {"beta": 0.4}),
+    ("MultiLabelSoftMarginLoss", N(3, 4), _q, {"weight": _factors}),
+    ("HingeEmbeddingLoss", A(3, 4), nncore.tensor(_signs), {"margin": 0.31}),
+    ("MultiLabelMarginLoss", 0.37 * A(3, 4), nncore.tensor(_labels), {}),
+    ("MultiMarginLoss", 0.37 * A(3, 4), nncore.tensor([1, 0, 3]), {"p": 2, "weight": _factors}),
+):  # fmt: skip
+    MODULES[f"nn.{_name}"] = _double(lambda n=_name, a=_arguments: getattr(nn, n)(**a)), (_x, _t)
+MODULES["nn.CrossEntropyLoss smoothed"] = (
+    _double(lambda: nn.CrossEntropyLoss(_factors, ignore_index=3, label_smoothing=0.1)),
+    (N(3, 4), nncore.tensor([0, 3, 1])),
+)
+MODULES["nn.GaussianNLLLoss"] = _double(lambda: nn.GaussianNLLLoss(full=True)), (N(3, 4), N(3, 4, salt=1), P(3, 4))
+MODULES["nn.MarginRankingLoss"] = (
+    _double(lambda: nn.MarginRankingLoss(0.3)),
+    (A(3, 4), 2 * A(3, 4, salt=1) + 0.0123, nncore.tensor(_signs)),
+)
+MODULES["nn.CosineEmbeddingLoss"] = (
+    _double(lambda: nn.CosineEmbeddingLoss(-0.3)),
+    (N(4, 3), N(4, 3, salt=1), nncore.tensor(_signs[0])),
+)
+MODULES["nn.TripletMarginLoss"] = (
+    _double(lambda: nn.TripletMarginLoss(2.5, swap=True)),
+    (A(3, 4), A(3, 4, salt=1) + 0.0123, A(3, 4, salt=2) + 0.0321),
+)
+
 EXEMPT = {
     "nn.RNNBase": "the base class of RNN, LSTM and GRU",
+    "F.heaviside": "the gradient is 0: test_activations",
+    "nn.Heaviside": "as F.heaviside",
+    "nn.Perceptron": "learns by its own rule, its gradient is 0",
+    "F.one_hot": "integers have no gradient",
     "nn.Module": "the base class computes nothing",
     "nn.ModuleList": "a container without a forward",
     "Tensor.detach": "leaves the graph: test_autograd",

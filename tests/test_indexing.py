@@ -1,11 +1,13 @@
 """Rows by index: gather, scatter, scatter_add."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from nncore._core import indexing, runtime, tensor
 
-from . import shapes, tolerance
+from . import reference, shapes, tolerance
 
 from_array = tensor.from_array
 
@@ -66,6 +68,100 @@ def test_scatter_add(isa, dtype, rng):
         expected = x.copy()
         np.add.at(expected, index, y)
         tolerance.same_bits(put(indexing.scatter_add, x, index, y), expected)
+
+
+def test_negative_indices_are_left_out(isa, dtype, rng):
+    """scatter and scatter_add write nothing for an index below 0, gather gives zeros."""
+    x, y = rng.standard_normal((3, 5)).astype(dtype), rng.standard_normal((3, 5)).astype(dtype)
+    index = np.array([-1, 2, -1])
+    for kernel, row in ((indexing.scatter, y[1]), (indexing.scatter_add, x[2] + y[1])):
+        expected = x.copy()
+        expected[2] = row
+        tolerance.same_bits(put(kernel, x, index, y), expected)
+    tolerance.same_bits(gather(x, index), np.stack([np.zeros_like(x[0]), x[2], np.zeros_like(x[0])]))
+
+
+# ---- bags ----
+
+
+def bag(x, index, start, weight=None, mode="sum"):
+    shapes.prime((len(start) - 1, x.shape[1]), x.dtype)
+    w = None if weight is None else from_array(weight)
+    y, count, where = indexing.bag(from_array(x), from_array(index), from_array(start), w, mode)
+    shapes.check_slack(y, "bag")
+    return np.asarray(y), count, where
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max", "weighted"])
+def test_bag(isa, dtype, rng, mode):
+    """Bags of any size, empty ones, and a row that does not count; of a maximum, where it stood."""
+    _, lanes = shapes.tile(dtype)
+    eps = np.finfo(dtype).eps
+    for inner in (1, 3, *shapes.around(lanes, 2 * lanes), 70):
+        x = rng.standard_normal((9, inner)).astype(dtype)
+        for start in ([0, 3, 3, 4, 11], [0, 0], [0]):
+            start = np.array(start)
+            index = rng.integers(0, 9, start[-1])
+            weight = rng.standard_normal(start[-1]).astype(dtype) if mode == "weighted" else None
+            for skip in (9, 4):
+                index = np.where(index == skip, -1, index)
+                name = "sum" if mode == "weighted" else mode
+                y, count, where = bag(x, index, start, weight, name)
+                expected, size, at = reference.bag(x, index, start, weight, name)
+                # a chain of at most 7 products and additions, then the reciprocal of the count and a product
+                tolerance.close(y, expected, (7 + 2) * eps * size)
+                if mode == "max":
+                    assert np.array_equal(np.asarray(where), at)
+                if mode == "mean":
+                    sizes = [sum(i >= 0 for i in index[a:b]) for a, b in itertools.pairwise(start)]
+                    assert np.asarray(count).tolist() == sizes
+
+
+def test_bag_of_nan(isa, dtype):
+    """NaN reaches the sums and maxima of its own bag and column."""
+    x = np.array([[1, 2], [np.nan, 3], [4, np.inf]], dtype)
+    index, start = np.array([0, 1, 2, 0, 2]), np.array([0, 3, 5])
+    for mode, expected in (("sum", [[np.nan, np.inf], [5, np.inf]]), ("max", [[np.nan, np.inf], [4, np.inf]])):
+        assert np.array_equal(bag(x, index, start, mode=mode)[0], np.array(expected), equal_nan=True)
+
+
+def test_bag_threads(isa, dtype, rng):
+    """1, 2, 3 and 7 threads give the same bits."""
+    x = rng.standard_normal((50, 40)).astype(dtype)
+    index, start = rng.integers(-1, 50, 6000), np.arange(0, 6001, 3)
+    expected = {mode: bag(x, index, start, mode=mode)[0] for mode in ("sum", "mean", "max")}
+    runtime.set_parallel_threshold(0.0)
+    for threads in (1, 2, 3, 7):
+        runtime.set_num_threads(threads)
+        for mode, y in expected.items():
+            runtime.threads_used(True)
+            tolerance.same_bits(bag(x, index, start, mode=mode)[0], y, f"{mode}, {threads} threads")
+            assert runtime.threads_used(True) == min(threads, -(-2000 // (1 + shapes.CHUNK // 41)))
+
+
+def test_places(isa):
+    """Flat positions of the labels before the first -1 of each row."""
+    for labels, expected in (
+        ([[2, 0, -1], [-1, 1, 1], [1, 1, 2]], [[2, 0, -1], [-1, -1, -1], [7, 7, 8]]),
+        (np.zeros((2, 0), int), np.zeros((2, 0), int)),
+        (np.zeros((0, 3), int), np.zeros((0, 3), int)),
+    ):
+        shapes.prime(np.shape(labels), np.dtype(np.int64))
+        y = indexing.places(from_array(np.array(labels)), 3)
+        shapes.check_slack(y, "places")
+        assert np.array_equal(np.asarray(y), expected)
+
+
+def test_bags():
+    """Offsets become where each bag begins and ends, and the bag of each index."""
+    for offsets, closed, start, which in (
+        ([0, 2, 2], False, [0, 2, 2, 4], [0, 0, 2, 2]),
+        ([0, 2, 4], True, [0, 2, 4], [0, 0, 1, 1]),
+        ([0, 3], True, [0, 3], [0, 0, 0, -1]),
+        ([0], True, [0], [-1] * 4),
+    ):
+        got = indexing.bags(from_array(np.array(offsets)), 4, closed)
+        assert [np.asarray(g).tolist() for g in got] == [start, which]
 
 
 def test_scatter_add_of_nan_and_infinity(isa, dtype):
@@ -141,4 +237,11 @@ def test_index(isa, rng):
             indexing.checked_index(from_array(x), 5, "target", wrap)
 
 
-COVERS = {"index": test_index, "gather": test_gather, "scatter": test_scatter, "scatter_add": test_scatter_add}
+COVERS = {
+    "bag": test_bag,
+    "gather": test_gather,
+    "index": test_index,
+    "places": test_places,
+    "scatter": test_scatter,
+    "scatter_add": test_scatter_add,
+}

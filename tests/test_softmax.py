@@ -128,7 +128,7 @@ def test_layouts(isa, dtype, rng, log):
 
 
 def cross_entropy(x, target, scale=1.0, per_row=False):
-    loss, lse = reduction.cross_entropy(from_array(x), from_array(target), scale, per_row)
+    loss, lse, _ = reduction.cross_entropy(from_array(x), from_array(target), scale, per_row)
     return np.asarray(loss), lse
 
 
@@ -198,6 +198,46 @@ def test_cross_entropy_backward(isa, dtype, rng):
                 relative = tolerance.log_softmax(x, reference.softmax(x, log=True), lanes) + 4 * eps
                 bound = 0.25 * np.abs(reference.wide(each))[:, None] * (relative * y + 2 * eps * onehot)
                 tolerance.close(np.asarray(dx), expected, bound, f"rows of {n}, shifted by {shift}")
+
+
+@pytest.mark.parametrize("log_probs", [False, True])
+def test_class_losses(isa, dtype, rng, log_probs):
+    """Weights of classes, rows left out, smoothing and the weighted mean, of logits and of log probabilities."""
+    _, lanes = shapes.tile(dtype)
+    eps = np.finfo(dtype).eps
+    for n in sizes(dtype):
+        x, target = problem(rng, 13, n, dtype)
+        x = -np.abs(x) if log_probs else x
+        target[[2, 5]] = -1
+        dy = rng.standard_normal(13).astype(dtype)
+        weights = rng.uniform(0.5, 2, n).astype(dtype)
+        for weight, smoothing in [(None, 0.0), (weights, 0.0)] + [(None, 0.3), (weights, 0.3)] * (not log_probs):
+            w = None if weight is None else from_array(weight)
+            arguments = from_array(x), from_array(target)
+            expected, size, share = reference.class_loss(x, target, weight, smoothing, log_probs)
+            got, lse, _ = reduction.cross_entropy(*arguments, 1.0, True, w, smoothing, log_probs)
+            # each l_j has the error of log softmax; then products, the sum over classes and the two parts
+            error = 0 if log_probs else tolerance.log_softmax(x, reference.softmax(x, log=True), lanes).max(1)
+            bound = 4 * eps * size + (tolerance.row_terms(n, lanes) * eps * size if smoothing else 0) + error * 2
+            tolerance.close(np.asarray(got), expected, bound, f"rows of {n}, {smoothing}")
+            tolerance.same_bits(np.asarray(got)[[2, 5]], np.zeros(2, dtype))
+            mean, _, total = reduction.cross_entropy(*arguments, 1.0, False, w, smoothing, log_probs, True)
+            tolerance.close(np.asarray(total), share.sum(), 2 * eps * share.sum())
+            tolerance.close(
+                np.asarray(mean), expected.sum() / share.sum(), (bound.sum() + 4 * eps * size.sum()) / share.sum()
+            )
+            shapes.prime(x.shape, dtype)
+            lse = None if log_probs else lse
+            dx = reduction.cross_entropy_backward(*arguments, lse, from_array(dy), 0.5, w, smoothing, total)
+            shapes.check_slack(dx, "cross_entropy_backward")
+            want, size = reference.class_loss_backward(x, target, dy, weight, smoothing, log_probs)
+            spread = 0 if log_probs else tolerance.log_softmax(x, reference.softmax(x, log=True), lanes)
+            bound = size * (spread + (12 + tolerance.row_terms(n, lanes)) * eps)
+            tolerance.close(
+                np.asarray(dx), want * 0.5 / share.sum(), bound * 0.5 / share.sum(), f"dx of {n}, {smoothing}"
+            )
+    nothing = reduction.cross_entropy(*arguments[:1], from_array(np.full(13, -1)), 1.0, False, mean=True)[0]
+    assert np.isnan(nothing.item())
 
 
 @pytest.mark.parametrize("n", [3, 40, 1000])

@@ -136,6 +136,203 @@ def test_losses(shape, reduction):
         close(a.grad.numpy(), b.grad, 64)
 
 
+# ---- activations ----
+
+ACTIVATIONS = {
+    "leaky_relu": [(), (0.3,), (-2.0,)],
+    "rrelu": [(), (0.1, 0.6)],
+    "relu6": [()],
+    "hardtanh": [(), (-2.0, 0.5)],
+    "elu": [(), (2.0,), (-1.5,)],
+    "celu": [(), (2.0,), (-1.5,)],
+    "selu": [()],
+    "gelu": [(), ("tanh",)],
+    "silu": [()],
+    "mish": [()],
+    "softplus": [(), (2.0, 5.0)],
+    "softsign": [()],
+    "hardsigmoid": [()],
+    "hardswish": [()],
+    "logsigmoid": [()],
+    "tanhshrink": [()],
+    "softshrink": [(), (1.0,)],
+    "hardshrink": [(), (1.0,)],
+    "threshold": [(1.0, 5.0)],
+    "glu": [(), (0,)],
+    "softmin": [(0,), (-1,)],
+}
+# everything that a float can be where something changes, but for values at which torch overflows
+EXTREMES = [1e4, 1000, 500, 88, 87, 20, 12, 6, 3, 2, 1, 0.5, 1e-4, 1e-7, 1e-30, 0]
+HUGE = [3e38, 1e30, 1e19]
+OVERFLOW = {
+    "hardswish": "x * 6 / 6",
+    "gelu": "x^3, and of its vector erf",
+    "celu": "with alpha < 0",
+    "glu": "infinity * 0 in the gradient",
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name, dtype):
+    """Random numbers, and extremes of both signs."""
+    rng = np.random.default_rng(0)
+    extremes = EXTREMES + HUGE * (name not in OVERFLOW)
+    for arguments in ACTIVATIONS[name]:
+        few = EXTREMES[2:] if name == "celu" and -1.5 in arguments else extremes
+        for x in (3 * rng.standard_normal((4, 6, 8)), np.array([few, [-v for v in few]])):
+            a, b = nncore.tensor(x.astype(dtype), requires_grad=True), to_torch(x.astype(dtype), True)
+            options = {"approximate": arguments[0]} if "tanh" in arguments else {}
+            y = getattr(F, name)(a, *arguments)
+            z = getattr(TF, name)(b, **options) if options else getattr(TF, name)(b, *arguments)
+            dy = rng.standard_normal(y.shape).astype(dtype)
+            y.backward(dy)
+            z.backward(to_torch(dy))
+            # torch's gradient of hardsigmoid multiplies by a float32 sixth; its float32 erf is good to 1e-6
+            loose = name == "hardsigmoid" or (name == "gelu" and dtype == np.float32)
+            tol = 2e-6 if loose else 64 * EPS[np.dtype(dtype)]
+            np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=tol, atol=tol)
+            np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize("shape, n", [((4, 3, 5, 2), 3), ((4, 3), 3), ((4, 3), 1), ((7,), 1), ((), 1), ((2, 3, 4), 3)])
+def test_prelu(shape, n):
+    rng = np.random.default_rng(0)
+    arrays = [np.array(rng.standard_normal(shape)), rng.standard_normal(n)]
+    ours, theirs = [nncore.tensor(a, requires_grad=True) for a in arrays], [to_torch(a, True) for a in arrays]
+    y, z = F.prelu(*ours), TF.prelu(*theirs)
+    close(y.detach().numpy(), z, 4)
+    y.backward(np.ones(shape))
+    z.backward(torch.ones(shape, dtype=torch.float64))
+    for a, b in zip(ours, theirs):
+        close(a.grad.numpy(), b.grad, 64)
+
+
+# ---- more losses: (name, arrays, options); arrays of floats get gradients ----
+
+
+def loss_cases():
+    rng = np.random.default_rng(0)
+    normal = lambda *s: rng.standard_normal(s)
+    p, q, w = rng.uniform(0.01, 0.99, (4, 5)), rng.uniform(0, 1, (4, 5)), rng.uniform(0.5, 2, 5)
+    signs, marks = np.sign(normal(4, 5)), np.sign(normal(4))
+    labels = np.array([[1, 2, -1, 3, 0], [0, -1, -1, -1, -1], [4, 3, 2, 1, 0], [-1, 2, 2, 2, 2]])
+    x, y, z = 2 * normal(4, 5), normal(4, 5), normal(4, 5)
+    for options in ({}, {"delta": 0.3}, {"delta": 2.0}):
+        yield "huber_loss", (x, y), options
+    for options in ({}, {"beta": 0.3}, {"beta": 0.0}):
+        yield "smooth_l1_loss", (x, y), options
+    yield "l1_loss", (x, y), {}
+    yield "l1_loss", (np.array([1.0, 2.0]), np.array([1.0, 3.0])), {}
+    for options in ({}, {"weight": w}):
+        yield "binary_cross_entropy", (p, q), options
+        yield "binary_cross_entropy_with_logits", (5 * x, q), options
+        yield "binary_cross_entropy_with_logits", (5 * x, q), {**options, "pos_weight": 2 * w}
+        yield "multilabel_soft_margin_loss", (x, (signs > 0) * 1.0), options
+        yield "multi_margin_loss", (x, np.array([0, 4, 2, 2])), {**options, "p": 2, "margin": 0.7}
+        yield "multi_margin_loss", (x, np.array([0, 4, 2, 2])), options
+    yield "kl_div", (x, q), {}
+    yield "kl_div", (x, y), {"log_target": True}
+    for log_input in (True, False):
+        for full in (True, False):
+            yield "poisson_nll_loss", (3 * p, 4 * q), {"log_input": log_input, "full": full}
+    for shape in ((4, 5), (4, 1), (4,)):
+        yield "gaussian_nll_loss", (x, y, rng.uniform(0.1, 2, shape)), {"full": len(shape) == 1}
+    yield "gaussian_nll_loss", (x, y, 0 * p), {"eps": 0.1}
+    yield "hinge_embedding_loss", (x, signs), {"margin": 0.7}
+    yield "soft_margin_loss", (x, signs), {}
+    yield "margin_ranking_loss", (x, y, signs), {"margin": 0.3}
+    yield "cosine_embedding_loss", (x, y, marks), {"margin": 0.1}
+    for norm in (1.0, 2.0, 3.0, 0.5, float("inf")):
+        yield "triplet_margin_loss", (x, y, z), {"p": norm, "swap": norm > 1}
+    yield "multilabel_margin_loss", (x, labels), {}
+    yield "multilabel_margin_loss", (x[0], labels[0]), {}
+    for shape in ((7, 5), (3, 5, 4), (2, 5, 3, 2)):
+        t = rng.integers(0, 5, (shape[0], *shape[2:]))
+        t.flat[1] = -100
+        for options in ({}, {"weight": w}):
+            yield "nll_loss", (normal(*shape), t), options
+            yield "nll_loss", (normal(*shape), np.maximum(t, 0)), {**options, "ignore_index": 2}
+            for smooth in ({}, {"label_smoothing": 0.3}):
+                yield "cross_entropy", (normal(*shape), t), {**options, **smooth}
+                yield "cross_entropy", (normal(*shape), np.maximum(t, 0)), {**options, **smooth, "ignore_index": 2}
+                yield "cross_entropy", (normal(*shape), rng.random(shape)), {**options, **smooth}
+
+
+LOSSES = list(loss_cases())
+NO_TARGET = ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss", "cosine_embedding_loss")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none", "batchmean"])
+@pytest.mark.parametrize(
+    "name, arrays, options", LOSSES, ids=[f"{i} {c[0]} {list(c[2])}" for i, c in enumerate(LOSSES)]
+)
+@pytest.mark.filterwarnings("ignore:reduction. 'mean'")
+def test_more_losses(name, arrays, options, reduction):
+    if reduction == "batchmean" and name != "kl_div":
+        pytest.skip("KL divergence only")
+    wants = [a.dtype.kind == "f" and not (name in NO_TARGET and a is arrays[-1]) for a in arrays]
+    ours = [nncore.tensor(a, requires_grad=w) for a, w in zip(arrays, wants)]
+    theirs = [to_torch(a, w) for a, w in zip(arrays, wants)]
+    torchs = {k: to_torch(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+    y = getattr(F, name)(*ours, **options, reduction=reduction)
+    z = getattr(TF, name)(*theirs, **torchs, reduction=reduction)
+    close(y.detach().numpy(), z, 128)
+    dy = np.random.default_rng(1).standard_normal(y.shape)
+    y.backward(dy)
+    z.backward(to_torch(dy))
+    for a, b in zip(ours, theirs):
+        if b.grad is not None:
+            close(a.grad.numpy(), b.grad, 512)
+
+
+# ---- embeddings ----
+
+
+@pytest.mark.parametrize("padding_idx", [None, 3, -1])
+def test_embeddings(padding_idx):
+    """Values and gradients, of bags in each mode; torch's division by counts in bags is wrong, and not compared."""
+    rng = np.random.default_rng(0)
+    table, ids, flat = rng.standard_normal((10, 6)), rng.integers(0, 10, (4, 3)), rng.integers(0, 10, 11)
+    starts, factors = np.array([0, 3, 3, 7]), rng.standard_normal(11)
+    calls = [(lambda M, T, w: M.embedding(T(ids), w, padding_idx, scale_grad_by_freq=s)) for s in (False, True)]
+    for mode in ("sum", "mean", "max"):
+        k = {"mode": mode, "padding_idx": padding_idx}
+        calls.append(lambda M, T, w, k=k: M.embedding_bag(T(ids), w, **k))
+        calls.append(lambda M, T, w, k=k: M.embedding_bag(T(flat), w, T(starts), **k))
+        last = np.append(starts, 11)
+        calls.append(lambda M, T, w, k=k: M.embedding_bag(T(flat), w, T(last), include_last_offset=True, **k))
+    k = {"mode": "sum", "padding_idx": padding_idx}
+    calls.append(lambda M, T, w: M.embedding_bag(T(flat), w, T(starts), per_sample_weights=T(factors), **k))
+    for call in calls:
+        a, b = nncore.tensor(table, requires_grad=True), to_torch(table, True)
+        y, z = call(F, nncore.tensor, a), call(TF, to_torch, b)
+        close(y.detach().numpy(), z, 16)
+        dy = rng.standard_normal(y.shape)
+        y.backward(dy)
+        z.backward(to_torch(dy))
+        close(a.grad.numpy(), b.grad, 64)
+    for p in (1.0, 2.0, 3.0, float("inf")):
+        a, b = nncore.tensor(table), to_torch(table)
+        F.embedding(ids, a, max_norm=1.5, norm_type=p)
+        TF.embedding(to_torch(ids), b, max_norm=1.5, norm_type=p)
+        close(a.numpy(), b, 64)
+
+
+@pytest.mark.parametrize("name", ["Embedding", "EmbeddingBag"])
+def test_embedding_layers(name):
+    ours, theirs = getattr(nn, name)(7, 3, padding_idx=2), getattr(torch.nn, name)(7, 3, padding_idx=2)
+    share(ours, theirs)
+    ids = np.array([[1, 2], [6, 0]])
+    close(ours(ids).detach().numpy(), theirs(to_torch(ids)), 4)
+
+
+@pytest.mark.parametrize("num_classes", [-1, 12])
+def test_one_hot(num_classes):
+    ids = np.random.default_rng(0).integers(0, 10, (4, 3))
+    np.testing.assert_array_equal(F.one_hot(ids, num_classes).numpy(), TF.one_hot(to_torch(ids), num_classes).numpy())
+
+
 @pytest.mark.parametrize(
     "s, t",
     [((3,), (3,)), ((2, 3), (3,)), ((3,), (4, 3, 2)), ((5, 1, 2, 3), (4, 3, 2)), ((0, 3), (3, 2)), ((2, 0), (0, 3))],
@@ -580,6 +777,8 @@ def test_optimizer_state_crosses_over(name, options, double):
 
 # (ours, parameter): why it differs from torch's
 DIFFERENT = {
+    ("Softmin", "dim"): "as Softmax",
+    ("softmin", "dim"): "as Softmax",
     ("Softmax", "dim"): "torch warns and guesses for None; the last axis is what everybody means",
     ("LogSoftmax", "dim"): "as Softmax",
     ("softmax", "dim"): "as Softmax",
@@ -594,6 +793,9 @@ DIFFERENT = {
             "LayerNorm",
             "RMSNorm",
             *(f"{kind}Norm{n}d" for kind in ("Batch", "Instance") for n in (1, 2, 3)),
+            "PReLU",
+            "Embedding",
+            "EmbeddingBag",
             *(f"Conv{kind}{n}d" for kind in ("", "Transpose") for n in (1, 2, 3)),
         )
     },
@@ -618,6 +820,13 @@ def _avg_pool(
 IN_C = {
     "flatten": lambda input, start_dim=0, end_dim=-1: None,  # torch.flatten
     "linear": lambda input, weight, bias=None: None,
+    "prelu": lambda input, weight: None,
+    "gelu": lambda input, approximate="none": None,
+    "softplus": lambda input, beta=1.0, threshold=20.0: None,
+    "softshrink": lambda input, lambd=0.5: None,
+    "hardshrink": lambda input, lambd=0.5: None,
+    "logsigmoid": lambda input: None,
+    "one_hot": lambda input, num_classes=-1: None,
     "avg_pool1d": lambda input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True: None,
     "avg_pool2d": _avg_pool,
     "avg_pool3d": _avg_pool,
@@ -668,6 +877,8 @@ def parameters(obj):
     return {p.name: p for p in found if p.name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
 
 
+# what torch.nn does not have: the textbooks' (torch.heaviside is a function of two tensors)
+OURS = {"Heaviside", "Maxout", "Perceptron", "RMSELoss", "heaviside", "maxout", "rmse_loss"}
 PAIRS = [
     *(
         (
@@ -676,14 +887,14 @@ PAIRS = [
             {"RNN": _elman, "LSTM": _recurrent, "GRU": _recurrent}.get(n) or getattr(torch.nn, n),
         )
         for n in nn.__all__
-        if n not in ("functional", "init", "utils")
+        if n not in ("functional", "init", "utils") and n not in OURS
     ),
     *(
         (f"utils.rnn.{n}", getattr(nn.utils.rnn, n), getattr(torch.nn.utils.rnn, n))
         for n in nn.utils.rnn.__all__
         if n != "PackedSequence"
     ),
-    *((f"F.{n}", getattr(F, n), IN_C.get(n) or getattr(TF, n)) for n in F.__all__),
+    *((f"F.{n}", getattr(F, n), IN_C.get(n) or getattr(TF, n)) for n in F.__all__ if n not in OURS),
     *((f"optim.{n}", getattr(optim, n), getattr(torch.optim, n)) for n in optim.__all__ if hasattr(torch.optim, n)),
     *(
         (f"init.{n}", getattr(init, n), getattr(torch.nn.init, n))

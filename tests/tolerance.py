@@ -49,16 +49,42 @@ def same_bits(actual, expected, what=""):
 
 # ---- elementwise: roundings, and the magnitude that each is relative to ----
 
-ULP = {"exp": 1.0, "log": 1.0, "tanh": 1.5, "sigmoid": 2.0}  # what csrc/kernels/vmath.inc promises
+# what csrc/kernels/vmath.inc promises, for the scalars s and t
+ULP = {"exp": 1.0, "log": 1.0, "tanh": 1.5, "sigmoid": 2.0, "elu": 1.5, "softplus": 2.0, "log_sigmoid": 2.0,
+       "gelu": 5.0, "silu": 3.0, "mish": 4.0, "tanhshrink": 4.0}  # fmt: skip
+ULP64 = {"gelu": 7.0}  # where float64 is held to another bound
+ULP_SCALARS = {"elu": (1.0, 1.0), "softplus": (1.0, np.inf)}
+_v, _logs = reference._gelu_tanh_argument, reference._logs
+
+
+def _gelu_terms(b):
+    """P(-|b|) + |b| p(b), the terms of the derivative."""
+    q, p = reference._normal(np.abs(b))
+    return q + np.abs(b) * p
+
+
+def _gelu_tanh_terms(b):
+    """Of s (1 + b (1 - s) inner): the argument of s is felt |v| times; 1 - s has the error of s, not its own."""
+    v, inner = _v(b)
+    s, rest = _s(v), _s(-v)
+    return s * (1 + np.abs(b) * rest * inner) * (8 + 3 * np.abs(v) * rest) + s * np.abs(b) * inner * (
+        2 * s + 3 * np.abs(v) * s * rest
+    )
+
+
 EXACT = 0, lambda y, a, b, c, s, t: 0
 _result = lambda y, a, b, c, s, t: np.abs(y)
+_s = lambda x: 1 / (1 + np.exp(-x))
+_lead = lambda a, s: np.abs(a * s)
 _felt = lambda base, exponent: np.where(base == 0, 0, np.abs(exponent * np.log(np.abs(base))))
 
 # fmt: off
 EXACT_OPS = ("fill", "copy", "neg", "abs", "relu", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge",
-             "where", "clamp", "abs_backward", "relu_backward", "max_backward", "clamp_backward")
+             "where", "clamp", "abs_backward", "relu_backward", "max_backward", "clamp_backward",
+             "heaviside", "hardtanh_backward", "hardshrink", "shrink_backward", "threshold", "threshold_backward")
 ROUNDED_OPS = ("square", "sqrt", "reciprocal", "scale", "add_scalar", "rsub_scalar", "rdiv_scalar", "add", "sub", "mul",
-               "div")
+               "div", "leaky_relu", "leaky_relu_backward", "prelu", "prelu_backward", "prelu_backward_weight",
+               "softshrink", "l1", "l1_backward", "hinge_embedding_backward")
 # fmt: on
 
 # name: (roundings, magnitude). Magnitudes are those of the largest intermediate result where it can exceed the result.
@@ -82,7 +108,71 @@ ROUNDINGS = {
     "pow_backward_a": (1, lambda y, a, b, c, s, t: np.abs(y) * (2 + _felt(b, c - 1))),
     "pow_backward_b": (2, _result),  # a c, log within 1 ulp, their product
     "mse_backward": (1.5, _result),
-    **{name: (ulp, _result) for name, ulp in ULP.items()},
+    **{name: (ulp, _result) for name, ulp in {**ULP, **ULP64}.items()},
+    # Activations. A rounded argument v of an exponential is felt |v| times; `12` and the like count the roundings of
+    # the terms, whose sizes are written out where they can cancel.
+    "elu": (1, lambda y, a, b, c, s, t: 2.5 * np.abs(y) + np.abs(s * a * t) * np.exp(np.minimum(a * t, 0))),
+    "elu_backward": (1, lambda y, a, b, c, s, t: np.abs(y) * (3 + np.abs(np.minimum(b, 0) * t))),
+    "selu": (4, _result),  # two constants, two products, expm1 within 1.5 ulp
+    "selu_backward": (4, _result),
+    "gelu_backward": (1, lambda y, a, b, c, s, t: np.abs(y) + np.abs(a) * 12 * _gelu_terms(b)),
+    "gelu_tanh": (1, lambda y, a, b, c, s, t: np.abs(y) * (3.5 + 2 * np.abs(_v(a)[0]) * _s(-_v(a)[0]))),
+    "gelu_tanh_backward": (1, lambda y, a, b, c, s, t: np.abs(y) + np.abs(a) * _gelu_tanh_terms(np.clip(b, -40, 40))),
+    "silu_backward": (
+        1,
+        lambda y, a, b, c, s, t: np.abs(a) * _s(b) * (6 + 6 * np.abs(b) * _s(-b) + 2 * np.abs(b) * _s(b)),
+    ),
+    "mish_backward": (
+        1,
+        lambda y, a, b, c, s, t: np.abs(a) * 8 * (1 + np.abs(b)) * np.minimum(1, np.exp(np.minimum(b, 0))),
+    ),
+    "softplus": (1, lambda y, a, b, c, s, t: 3.5 * np.abs(y) + np.abs(a) * _s(a * s)),
+    "softplus_backward": (1, lambda y, a, b, c, s, t: np.abs(y) * (3 + np.abs(b * s))),
+    "softsign": (1.5, _result),
+    "softsign_backward": (2.5, _result),
+    "hardsigmoid": (1.5, _result),
+    "hardsigmoid_backward": (1, _result),
+    "hardswish": (2, _result),
+    "hardswish_backward": (1, lambda y, a, b, c, s, t: np.abs(y) + np.abs(a) * (np.abs(b) / 3 + 0.5)),
+    "log_sigmoid_backward": (2.5, _result),
+    "tanhshrink_backward": (4, _result),
+    "glu": (2.5, _result),
+    "glu_backward_gate": (5.5, _result),
+    # losses
+    "huber": (4, _result),  # |d| - s / 2 is at least half of |d|
+    "huber_backward": (1.5, _result),
+    "bce": (1, lambda y, a, b, c, s, t: 2.5 * (np.abs(b * _logs(a)[0]) + np.abs((1 - b) * _logs(a)[1]))),
+    "bce_backward": (3.5, _result),
+    "bce_backward_target": (
+        1,
+        lambda y, a, b, c, s, t: 2.5 * _lead(a, s) * (np.abs(_logs(b)[0]) + np.abs(_logs(b)[1])),
+    ),
+    "bce_logits": (
+        1,
+        lambda y, a, b, c, s, t: (
+            2.5 * (np.abs(b * np.maximum(0, -a)) + np.abs((1 - b) * np.maximum(0, a)) + np.log1p(np.exp(-np.abs(a))))
+        ),
+    ),
+    "bce_logits_backward": (1, lambda y, a, b, c, s, t: 3.5 * _lead(a, s) * (_s(b) + np.abs(c))),
+    "kl_div": (1, lambda y, a, b, c, s, t: 2.5 * (np.abs(np.where(b == 0, 0, b * np.log(b))) + np.abs(b * a))),
+    "kl_div_backward": (1, _result),
+    "kl_div_backward_target": (1, lambda y, a, b, c, s, t: 2.5 * _lead(a, s) * (np.abs(np.log(c)) + 1 + np.abs(b))),
+    "kl_div_log": (2, _result),
+    "kl_div_log_backward": (2, _result),
+    "kl_div_log_backward_target": (
+        1,
+        lambda y, a, b, c, s, t: 3.5 * _lead(a, s) * np.exp(c) * (np.abs(c) + 1 + np.abs(b)),
+    ),
+    "poisson": (1, lambda y, a, b, c, s, t: np.abs(y) + np.abs(a) + np.abs(b) * (2 * np.abs(np.log(a + s)) + 1)),
+    "poisson_backward": (1, lambda y, a, b, c, s, t: 2 * _lead(a, s) * (1 + 2 * np.abs(c / (b + t)))),
+    "poisson_backward_target": (1, lambda y, a, b, c, s, t: _lead(a, s) * (2.5 * np.abs(np.log(b + t)) + 1)),
+    "poisson_log": (1, lambda y, a, b, c, s, t: 2 * np.exp(a) + 1.5 * np.abs(b * a)),
+    "poisson_log_backward": (1, lambda y, a, b, c, s, t: 2.5 * _lead(a, s) * (np.exp(b) + np.abs(c))),
+    "product_backward_target": (1, _result),
+    "hinge_embedding": (1, lambda y, a, b, c, s, t: np.abs(s) + 2 * np.abs(a)),
+    "soft_margin": (1, lambda y, a, b, c, s, t: 2.5 * np.abs(y) + np.abs(a * b) * _s(-a * b)),
+    "soft_margin_backward": (1, lambda y, a, b, c, s, t: np.abs(y) * (4 + np.abs(b * c))),
+    "soft_margin_backward_target": (1, lambda y, a, b, c, s, t: np.abs(y) * (4 + np.abs(b * c))),
 }
 
 

@@ -12,7 +12,7 @@ cdef extern from "nncore.h" nogil:
         NN_SUM, NN_MAX, NN_MIN
         NN_UNIFORM, NN_NORMAL
         NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_ewise, NN_K_cast, NN_K_zero, NN_K_index, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward, NN_RNN_TANH, NN_RNN_RELU, NN_LSTM, NN_GRU, NN_K_rnn, NN_K_winograd, NN_K_winograd_pack, NN_K_winograd_weight
-        NN_K_cross_entropy, NN_K_cross_entropy_backward, NN_K_gather, NN_K_scatter_add, NN_K_scatter, NN_K_random, NN_K_dropout
+        NN_K_cross_entropy, NN_K_cross_entropy_backward, NN_K_gather, NN_K_scatter_add, NN_K_scatter, NN_K_places, NN_K_bag, NN_K_random, NN_K_dropout
         NN_K_clip_norm, NN_K_clip_value, NN_K_norms, NN_K_probe_fma, NN_K_probe_copy
         NN_K_norm, NN_K_norm_backward, NN_K_lrn
         NN_OP_add, NN_OP_fill
@@ -226,9 +226,13 @@ cdef extern from "nncore.h" nogil:
         int64_t rows, n
         const void *x
         const int64_t *target
+        const void *weight
+        double smoothing
+        int log_probs
         void *lse
         void *loss
         void *per_row
+        void *total
         const void *dy
         int64_t dy_stride
         void *dx
@@ -240,6 +244,22 @@ cdef extern from "nncore.h" nogil:
         void *x
         const int64_t *index
         void *y
+
+    ctypedef struct nn_places_args:
+        int64_t rows, width, n
+        const int64_t *index
+        int64_t *y
+
+    ctypedef struct nn_bag_args:
+        int max
+        int64_t bags, inner
+        const void *x
+        const void *weight
+        const int64_t *index
+        const int64_t *start "from"
+        void *y
+        void *count
+        int64_t *where
 
     ctypedef struct nn_random_args:
         int dist

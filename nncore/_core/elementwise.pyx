@@ -113,8 +113,8 @@ def ewise(int op, TensorBase a, TensorBase b=None, TensorBase c=None, double s=0
     return out
 
 
-def ewise_sum(int op, TensorBase a, TensorBase b=None, double scale=1, double s=0):
-    """scale * the sum of op(a, b; s) over all elements, as a tensor without dimensions."""
+def ewise_sum(int op, TensorBase a, TensorBase b=None, double scale=1, double s=0, double t=0):
+    """scale * the sum of op(a, b; s, t) over all elements, as a tensor without dimensions."""
     cdef nn_ewise_args e
     memset(&e, 0, sizeof(e))
     cdef int code = _operands(&e, a, b, None)
@@ -122,7 +122,7 @@ def ewise_sum(int op, TensorBase a, TensorBase b=None, double scale=1, double s=
     e.op = op
     e.sum = 1
     e.s = s
-    e.t = 0
+    e.t = t
     e.scale = scale
     e.y = out.data
     runtime.run_with_scratch(NN_K_ewise, code, &e, &e.scratch)

@@ -78,42 +78,58 @@ def softmax_backward(TensorBase y, TensorBase dy, bint log):
     return dx
 
 
-def cross_entropy(TensorBase x, TensorBase target, double scale, bint per_row):
-    """(scale * summed loss, or each row's loss if per_row; log-sum-exp of the rows in two parts [rows, 2], for backward)."""
+def cross_entropy(TensorBase x, TensorBase target, double scale, bint per_row, TensorBase weight=None,
+                  double smoothing=0, bint log_probs=False, bint mean=False):
+    """Of rows x [rows, n] (log probabilities if log_probs) and targets, -1 for a row to leave out: (scale * summed loss,
+    over the summed weight if mean; or each row's loss if per_row; log-sum-exp of the rows in two parts [rows, 2] and
+    the summed weight, for backward)."""
     cdef nn_cross_entropy_args a
     memset(&a, 0, sizeof(a))
-    cdef TensorBase lse, loss
+    cdef TensorBase lse = None, loss, total = None
     cdef int64_t[2] pairs
     cdef int64_t rows = x.dims[0]
-    a.rows = rows
-    a.n = x.dims[1]
-    pairs[0], pairs[1] = rows, 2
-    lse = empty(x.code, 2, pairs)
+    _cross_entropy(&a, x, target, weight, smoothing, log_probs)
+    if not log_probs:
+        pairs[0], pairs[1] = rows, 2
+        lse = empty(x.code, 2, pairs)
+        a.lse = lse.data
+    if mean:
+        total = scalar(x.code)
+        a.total = total.data
     loss = empty(x.code, 1, &rows) if per_row else scalar(x.code)
-    a.x = x.data
-    a.target = <const int64_t *>target.data
-    a.lse = lse.data
     a.per_row = loss.data if per_row else NULL
     a.loss = NULL if per_row else loss.data
     a.scale = scale
     runtime.run_with_scratch(NN_K_cross_entropy, x.code, &a, &a.scratch)
-    return loss, lse
+    return loss, lse, total
 
 
-def cross_entropy_backward(TensorBase x, TensorBase target, TensorBase lse, TensorBase dy, double scale):
-    """dx = dy (softmax(x) - onehot(target)) scale; dy is [rows] or without dimensions."""
+def cross_entropy_backward(TensorBase x, TensorBase target, TensorBase lse, TensorBase dy, double scale,
+                           TensorBase weight=None, double smoothing=0, TensorBase total=None):
+    """dx from what cross_entropy gave (no lse: log probabilities) and dy, which is [rows] or without dimensions."""
     cdef nn_cross_entropy_args a
     memset(&a, 0, sizeof(a))
     cdef TensorBase dx = empty_like(x)
     dy = contiguous(dy)
-    a.rows = x.dims[0]
-    a.n = x.dims[1]
-    a.x = x.data
-    a.target = <const int64_t *>target.data
-    a.lse = lse.data
+    _cross_entropy(&a, x, target, weight, smoothing, lse is None)
+    if lse is not None:
+        a.lse = lse.data
+    if total is not None:
+        a.total = total.data
     a.dy = dy.data
     a.dy_stride = 1 if dy.ndim else 0
     a.dx = dx.data
     a.scale = scale
     runtime.run(NN_K_cross_entropy_backward, x.code, &a)
     return dx
+
+
+cdef void _cross_entropy(nn_cross_entropy_args *a, TensorBase x, TensorBase target, TensorBase weight, double smoothing,
+                         bint log_probs) noexcept:
+    a.rows = x.dims[0]
+    a.n = x.dims[1]
+    a.x = x.data
+    a.target = <const int64_t *>target.data
+    a.weight = NULL if weight is None else weight.data
+    a.smoothing = smoothing
+    a.log_probs = log_probs

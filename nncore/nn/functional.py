@@ -1,7 +1,12 @@
 """Operations under the names of torch.nn.functional. Arrays or Tensors in, Tensors out.
 
-    relu(input)  sigmoid(input)  tanh(input)     elementwise
+    relu, sigmoid, tanh, heaviside, leaky_relu, prelu, rrelu, relu6, elu, celu, selu, gelu, silu, mish, softplus,
+    softsign, hardsigmoid, hardtanh, hardswish, logsigmoid, tanhshrink, softshrink, hardshrink, threshold(input, ...)
+                                                 elementwise
+    glu(input, dim=-1)                           first half * sigmoid(second half)
+    maxout(input, pieces, dim=1)                 the largest of each `pieces` neighbours
     softmax(input, dim=-1)                       e^x / sum e^x along dim
+    softmin(input, dim=-1)                       softmax(-x)
     log_softmax(input, dim=-1)                   x - log sum e^x along dim
     dropout(input, p=0.5, training=True)         zeroes with probability p, scales the rest by 1 / (1 - p)
     flatten(input, start_dim=0, end_dim=-1)      axes joined
@@ -16,9 +21,13 @@
     group_norm(input, num_groups, weight, bias, eps)
     layer_norm(input, normalized_shape, weight, bias, eps)  rms_norm(input, normalized_shape, weight, eps)
     local_response_norm(input, size, alpha, beta, k)
-    cross_entropy(input, target, *, reduction)      -log softmax(input)[target], from logits
-    nll_loss(input, target, *, reduction)           -input[target]
-    mse_loss(input, target, *, reduction)           (input - target)^2
+    embedding(input, weight, ...)                rows of a table;  embedding_bag: their sums, means or maxima
+    one_hot(input, num_classes=-1)               a 1 at the index
+    cross_entropy, nll_loss(input, target, weight=None, *, ignore_index, reduction)     of class indices
+    l1_loss, mse_loss, rmse_loss, huber_loss, smooth_l1_loss, binary_cross_entropy, binary_cross_entropy_with_logits,
+    kl_div, poisson_nll_loss, gaussian_nll_loss, soft_margin_loss, hinge_embedding_loss(input, target, ..., reduction)
+    margin_ranking_loss, cosine_embedding_loss, triplet_margin_loss                     of pairs and triplets
+    multi_margin_loss, multilabel_margin_loss, multilabel_soft_margin_loss              of classes
 
 Each raises ValueError or TypeError, naming the argument, for shapes, dtypes and values it cannot take.
 
@@ -27,11 +36,61 @@ Each raises ValueError or TypeError, naming the argument, for shapes, dtypes and
 [0.0, 1.0]
 """
 
-from nncore._ops.activation import dropout, log_softmax, softmax
+from nncore._ops.activation import (
+    celu,
+    dropout,
+    elu,
+    gelu,
+    glu,
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    heaviside,
+    leaky_relu,
+    log_softmax,
+    logsigmoid,
+    maxout,
+    mish,
+    prelu,
+    relu6,
+    rrelu,
+    selu,
+    silu,
+    softmax,
+    softmin,
+    softplus,
+    softshrink,
+    softsign,
+    tanhshrink,
+    threshold,
+)
 from nncore._ops.arithmetic import relu, sigmoid, tanh
 from nncore._ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from nncore._ops.embedding import embedding, embedding_bag, one_hot
 from nncore._ops.linear import linear
-from nncore._ops.loss import cross_entropy, mse_loss, nll_loss
+from nncore._ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cosine_embedding_loss,
+    cross_entropy,
+    gaussian_nll_loss,
+    hinge_embedding_loss,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    margin_ranking_loss,
+    mse_loss,
+    multi_margin_loss,
+    multilabel_margin_loss,
+    multilabel_soft_margin_loss,
+    nll_loss,
+    poisson_nll_loss,
+    rmse_loss,
+    smooth_l1_loss,
+    soft_margin_loss,
+    triplet_margin_loss,
+)
 from nncore._ops.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
 from nncore._ops.pool import (
     adaptive_avg_pool1d,
@@ -60,29 +119,73 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "celu",
     "conv1d",
     "conv2d",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "cosine_embedding_loss",
     "cross_entropy",
     "dropout",
+    "elu",
+    "embedding",
+    "embedding_bag",
     "flatten",
+    "gaussian_nll_loss",
+    "gelu",
+    "glu",
     "group_norm",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "heaviside",
+    "hinge_embedding_loss",
+    "huber_loss",
     "instance_norm",
+    "kl_div",
+    "l1_loss",
     "layer_norm",
+    "leaky_relu",
     "linear",
     "local_response_norm",
     "log_softmax",
+    "logsigmoid",
+    "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
+    "maxout",
+    "mish",
     "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
+    "one_hot",
+    "poisson_nll_loss",
+    "prelu",
     "relu",
+    "relu6",
     "rms_norm",
+    "rmse_loss",
+    "rrelu",
+    "selu",
     "sigmoid",
+    "silu",
+    "smooth_l1_loss",
+    "soft_margin_loss",
     "softmax",
+    "softmin",
+    "softplus",
+    "softshrink",
+    "softsign",
     "tanh",
+    "tanhshrink",
+    "threshold",
+    "triplet_margin_loss",
 ]

@@ -406,7 +406,7 @@ void nn_run(int kernel, int dtype, const void *args);
 size_t nn_scratch(int kernel, int dtype, const void *args);
 
 /* A recorded call, and many of them one after the other. `ns`, if not NULL, gets n + 1 times: when each call began and
- * when the last one ended. */
+ * when the last one ended. The caller holds the team: the scratch memory is for so many threads. */
 typedef struct {
     int kernel, dtype;
     void *args;

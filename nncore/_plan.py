@@ -5,9 +5,12 @@ arguments. If both did the same work, later calls replay it: one call into the k
 """
 
 import copy
+import dis
 import functools
 import gc
+import sys
 import threading
+import types
 import weakref
 
 import numpy as np
@@ -20,12 +23,13 @@ from nncore._core.tensor import TensorBase
 from nncore._grad import no_grad
 from nncore._ops._check import as_tensor
 from nncore.nn import Module
+from nncore.optim.optimizer import Optimizer
 
 MOST_PLANS = 64  # of one function: the one that was not used for longest goes
 
 
 class _Family:
-    """A lock shared by the plans that share a model, an optimizer or a generator."""
+    """A lock shared by the compiled functions that share a model, an optimizer or a generator."""
 
     members = weakref.WeakKeyDictionary()
     guard = threading.Lock()
@@ -38,16 +42,89 @@ class _Family:
             self = self.joined
         return self
 
-    @classmethod
-    def of(cls, objects):
-        with cls.guard:
-            found = {f.root() for o in objects if (f := cls.members.get(o)) is not None}
-            family = found.pop() if found else cls()
-            for other in found:
-                other.joined = family
+    def join(self, objects):
+        """From now on one family with all others that have one of these."""
+        with self.guard:
+            root = self.root()
             for o in objects:
-                cls.members[o] = family
-            return family
+                o = o._storage if isinstance(o, TensorBase) else o
+                other = self.members.get(o, root).root()
+                if other is not root:
+                    other.joined = root
+                self.members[o] = root
+
+    def run(self, f, *args):
+        """f(*args), while no other member runs."""
+        while True:
+            root = self.root()
+            with root.lock:
+                if root.joined is None:
+                    return f(*args)
+
+
+class _Names:
+    """What a function finds by name: modules, optimizers and tensors in its closure, among the globals it and the functions
+    it calls read, and in the attributes of objects found so."""
+
+    def __init__(self, fn):
+        self.cells, self.entries, self._seen = [], [], set()
+        self._function(fn)
+        self.objects = [v for *_, v in self.cells + self.entries]
+        self.modules = [m for v in self.objects if isinstance(v, Module) for m in v.modules()]
+        self.tensors = [(v, v.requires_grad, v._storage) for v in self.objects if isinstance(v, TensorBase)]
+
+    def _function(self, fn):
+        if isinstance(fn, functools.partial):
+            for v in (fn.func, *fn.args, *fn.keywords.values()):
+                self._value(v)
+            return
+        if isinstance(fn, types.MethodType):
+            self._value(fn.__self__)
+            fn = fn.__func__
+        while hasattr(fn, "__wrapped__"):
+            fn = fn.__wrapped__
+        if not isinstance(fn, types.FunctionType) or fn in self._seen or fn.__module__.split(".")[0] == "nncore":
+            return
+        self._seen.add(fn)
+        for cell in fn.__closure__ or ():
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+            if self._value(value):
+                self.cells.append((cell, value))
+        for name in _global_names(fn.__code__):
+            if name in fn.__globals__ and self._value(fn.__globals__[name]):
+                self.entries.append((fn.__globals__, name, fn.__globals__[name]))
+
+    def _value(self, value):
+        """Whether to watch who has this value; its own attributes are watched too."""
+        if isinstance(value, Module | TensorBase | Optimizer):
+            return True
+        if isinstance(value, types.FunctionType | types.MethodType | functools.partial | Compiled):
+            self._function(value)
+        elif hasattr(value, "__dict__") and not isinstance(value, type | types.ModuleType):
+            mine = vars(value)
+            self.entries += [(mine, k, v) for k, v in mine.items() if isinstance(v, Module | TensorBase | Optimizer)]
+        return False
+
+    def same(self):
+        """Whether the names still stand for the same objects."""
+        try:
+            return all([c.cell_contents is v for c, v in self.cells]) and all(
+                [d.get(k) is v for d, k, v in self.entries]
+            )
+        except ValueError:  # a cell is empty now
+            return False
+
+    def unchanged(self):
+        """Whether the tensors among them have the same memory, and are trained or not as before."""
+        return all(t.requires_grad == wanted and t._storage is storage for t, wanted, storage in self.tensors)
+
+
+def _global_names(code):
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return names.union(*(_global_names(c) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
 def _same(a, b):
@@ -69,9 +146,17 @@ def _flatten(value, tensors, leaf):
     return leaf(value, tensors)
 
 
+def _number(value):
+    """A float such that equal ones are equal bit for bit, NaN included."""
+    return float, value.hex()
+
+
 def _argument(value, tensors):
+    if type(value) is float:
+        return _number(value)
     if isinstance(value, np.ndarray | np.generic):
-        tensors.append(as_tensor(value, "argument"))
+        with no_grad():  # read in place: the plan has its own copy
+            tensors.append(as_tensor(value, "argument"))
         return "array", tensors[-1]._code, tensors[-1].shape
     try:
         hash(value)
@@ -84,6 +169,8 @@ def _argument(value, tensors):
 
 
 def _result(value, tensors):
+    if type(value) is float:
+        return _number(value)
     if value is None or isinstance(value, int | float | str):
         return type(value), value
     raise RecordError(
@@ -110,6 +197,9 @@ class _Recording:
 
     def __init__(self, fn, plan, fixed):
         self.recorder = Recorder(fixed, plan.raw)
+        self.names = _Names(fn)
+        plan.family.join(self.names.objects)
+        self.recorder.modules = {m: m._snapshot() for m in self.names.modules}
         self.recorder.start()
         try:
             self._run(fn, plan)
@@ -126,6 +216,11 @@ class _Recording:
                     f"{type(module).__name__}: an attribute changed inside a compiled function, and a replay would not change "
                     "it; keep what changes in a buffer, or change it outside"
                 )
+        if any(r.written.get(t._storage) for t in plan.inputs):
+            raise RecordError(
+                "argument: changed in place inside a compiled function, which has its own copy; return the new value, or change "
+                "a tensor from outside"
+            )
         tensors = []
         self.kind = _flatten(result, tensors, _result)
         self.held = [b for t in tensors if (b := core.block_of(r, t)) is not None]
@@ -163,10 +258,9 @@ class Plan:
         replays: the number of calls that replayed it.
     """
 
-    def __init__(self, args, kwargs, tensors, keep_grads):
-        self.keep_grads = keep_grads
+    def __init__(self, args, kwargs, tensors, keep_grads, family):
+        self.keep_grads, self.family = keep_grads, family
         self.inputs = [core.fresh(t) for t in tensors]
-        self.memory = {t._storage for t in self.inputs}
         arrays, statics = [], iter(self.inputs)
 
         def static(value):
@@ -177,7 +271,7 @@ class Plan:
 
         self.args, self.kwargs = _map(args, static), _map(kwargs, static)
         self.raw = set(arrays)  # of any floating dtype, like an array where a tensor is expected
-        self.recording, self.work, self.epoch, self.family = None, None, -1, None
+        self.recording, self.work, self.epoch = None, None, -1
 
     @property
     def replays(self):
@@ -194,13 +288,21 @@ class Plan:
         for leaf, before in r.leaves.items():
             if before is not any and (None if leaf.grad is None else leaf.grad._storage) is not before:
                 return False
-        if any(o._version != version for o, version in r.optimizers.items()):
+        if self.stale() or not self.recording.names.same():
             return False
         if self.epoch != record.epoch():
+            now = record.epoch()
             if not all(_same(before, m._snapshot()) for m, before in r.modules.items()):
                 return False
-            self.epoch = record.epoch()
+            if not all(leaf.requires_grad for leaf in r.leaves) or not self.recording.names.unchanged():
+                return False
+            self.epoch = now
         return self.work is None or self.work.valid()
+
+    def stale(self):
+        """Whether it will never fit again: an optimizer has other groups or another state now."""
+        r = self.recording and self.recording.recorder
+        return r is not None and any(o._version != version for o, version in r.optimizers.items())
 
     def record(self, fn, check):
         """Runs fn and records it; from the second time on the work is there."""
@@ -217,18 +319,12 @@ class Plan:
             if not check:
                 self._make(now)
         self.recording = now
-        result = _map(now.result, self._own)
+        result = _map(now.result, core.fresh)
         for leaf, g, _ in now.grads:
             leaf.grad = core.fresh(g)
         now.result = now.grads = None
         self.epoch = -1
         return result
-
-    def _own(self, t):
-        """A result as the caller gets it: nobody writes to it later."""
-        return (
-            core.fresh(t) if t._storage in self.memory or core.block_of(self.recording.recorder, t) is not None else t
-        )
 
     def _make(self, now):
         r = now.recorder
@@ -240,19 +336,22 @@ class Plan:
 
         self.result = _map(now.result, moved)
         self.grads = [(leaf, moved(g)) for leaf, g, _ in now.grads]
-        self.memory.add(self.work.arena)
-        leaves = [t._storage for t in r.leaves]  # tensors compare by element, so they are no keys
-        self.family = _Family.of([*r.modules, *r.optimizers, *{g for g, _, _ in r.streams}, *leaves])
+        kept = {leaf for leaf, _ in self.grads}
+        self.dropped = [leaf for leaf, before in r.leaves.items() if before is any and leaf not in kept]
+        self.family.join([*r.modules, *r.optimizers, *{g for g, _, _ in r.streams}, *r.leaves])
 
-    def replay(self, tensors, times=None):
-        """Runs the work on these arguments; gives what the function returns."""
-        with self.family.root().lock:
-            for mine, given in zip(self.inputs, tensors):
-                core.refill(mine, given)
-            self.work.replay(times)
-            for leaf, g in self.grads:
-                leaf.grad = core.fresh(g)
-            return _map(self.result, lambda t: core.fresh(t) if t._storage in self.memory else t)
+    def run(self, fn, check, tensors):
+        """Replays the work on these arguments, or runs fn and records it; gives what fn returns."""
+        for mine, given in zip(self.inputs, tensors):
+            core.refill(mine, given)
+        if self.work is None:
+            return self.record(fn, check)
+        self.work.replay()
+        for leaf, g in self.grads:
+            leaf.grad = core.fresh(g)
+        for leaf in self.dropped:
+            leaf.grad = None
+        return _map(self.result, core.fresh)
 
 
 class Compiled:
@@ -264,7 +363,7 @@ class Compiled:
 
     def __init__(self, fn, check=False, keep_grads=False):
         self._fn, self._check, self._keep_grads = fn, check, keep_grads
-        self._lock = threading.RLock()
+        self._family = _Family()
         self._plans = {}  # kind of arguments -> plans, which differ in what else they depend on
         self.plan = None
         functools.update_wrapper(self, fn if hasattr(fn, "__name__") else type(fn), updated=())
@@ -274,18 +373,26 @@ class Compiled:
             raise AttributeError(name)
         return getattr(self._fn, name)
 
+    def __get__(self, owner, kind=None):
+        return self if owner is None else types.MethodType(self, owner)
+
     def __reduce__(self):
+        name, found = getattr(self._fn, "__qualname__", ""), sys.modules.get(getattr(self._fn, "__module__", None))
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:  # a decorated function: it is found under its name again
+            return name
         return Compiled, (self._fn, self._check, self._keep_grads)
 
     def __deepcopy__(self, memo):
         return Compiled(copy.deepcopy(self._fn, memo), self._check, self._keep_grads)
 
     def __call__(self, *args, **kwargs):
-        if record.active():  # a part of another recording
-            return self._fn(*args, **kwargs)
         if isinstance(self._fn, Module) and _tape.is_grad_enabled():
             with no_grad():
                 return self(*args, **kwargs)
+        if record.active():  # a part of another recording
+            return self._fn(*args, **kwargs)
         tensors = []
         key = (
             _flatten(args, tensors, _argument),
@@ -300,30 +407,26 @@ class Compiled:
                     "argument: expected tensors that do not require grad; gradients flow to what is outside of the function's "
                     "arguments; pass x.detach()"
                 )
-        plan = self._find(key, args, kwargs, tensors)
-        if plan.work is not None:
-            return plan.replay(tensors)
-        with self._lock:
-            for mine, given in zip(plan.inputs, tensors):
-                core.refill(mine, given)
-            return plan.record(self._fn, self._check)
+        return self._family.run(self._run, key, args, kwargs, tensors)
+
+    def _run(self, key, args, kwargs, tensors):
+        self.plan = plan = self._find(key, args, kwargs, tensors)
+        return plan.run(self._fn, self._check, tensors)
 
     def _find(self, key, args, kwargs, tensors):
-        with self._lock:
-            plans = self._plans.pop(key, [])
-            self._plans[key] = plans  # used last
-            for plan in plans:
-                if plan.fits():
-                    self.plan = plan
-                    return plan
-            self.plan = Plan(args, kwargs, tensors, self._keep_grads)
-            plans.append(self.plan)
-            if sum(map(len, self._plans.values())) > MOST_PLANS:
-                oldest = next(iter(self._plans))
-                self._plans[oldest].pop(0)
-                if not self._plans[oldest]:
-                    del self._plans[oldest]
-            return self.plan
+        plans = self._plans.pop(key, [])
+        self._plans[key] = plans  # used last
+        for plan in plans:
+            if plan.fits():
+                return plan
+        plans[:] = [p for p in plans if not p.stale()]
+        plans.append(Plan(args, kwargs, tensors, self._keep_grads, self._family))
+        if sum(map(len, self._plans.values())) > MOST_PLANS:
+            oldest = next(iter(self._plans))
+            self._plans[oldest].pop(0)
+            if not self._plans[oldest]:
+                del self._plans[oldest]
+        return plans[-1]
 
 
 def compile(fn=None, *, check=False, keep_grads=False):

@@ -28,6 +28,8 @@ class Generator:
         """Starts over with this seed; returns the generator."""
         if not 0 <= integer(seed, "seed") < 2**64:
             raise ValueError(f"seed: expected an integer from 0 to 2^64 - 1, got {seed}")
+        if record.current() is not None:
+            raise record.RecordError("seed: a replay goes on with the generator's next numbers; seed it outside")
         self._seed, self._stream = int(seed), 0
         return self
 

@@ -177,7 +177,7 @@ def norms(list tensors, double p):
         elif at:
             part = norms([tensors[i] for i in at], p)
             for k, i in enumerate(at):
-                (<double *>out.data)[i] = (<double *>part.data)[<int64_t>k]
+                copy_into(out._view((), (), i), part._view((), (), k))
     return out
 
 

@@ -7,16 +7,15 @@ each block has a place only from its first use to its last.
 import gc
 from bisect import bisect_right
 
-from cpython.mem cimport PyMem_Free
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from . cimport runtime
 from .c cimport *
 from .record cimport Block, Call, Recorder
-from .tensor cimport Storage, TensorBase, empty, empty_channels_last, new_storage
+from .tensor cimport Storage, TensorBase, empty_like, new_storage
 
-from .elementwise import cast, copy_into
+from .elementwise import copy_into
 from .indexing import raise_if_bad
 from .record import RecordError
 from .runtime import KERNELS, scratch_bytes
@@ -104,7 +103,7 @@ cdef Bytes _words(bytes data, list live, dict ranges, list held, list starts):
         w = None
         for x in live:
             b = x
-            if b.address <= v < b.address + b.nbytes:
+            if b.address <= v < b.address + max(b.nbytes, 1):
                 w = Word.__new__(Word)
                 w.block, w.value = b, v - b.address
                 break
@@ -384,7 +383,7 @@ cdef class Plan:
         """Scratch memory for the number of threads in use."""
         cdef int64_t i
         cdef size_t most = 0, need
-        self.threads = runtime.threads()
+        self.threads = runtime.hold()
         for i in range(self.n):
             need = scratch_bytes(self.calls[i].kernel, self.calls[i].dtype, <size_t>self.calls[i].args)
             if need > most:
@@ -436,7 +435,7 @@ cdef class Plan:
                 for kernel, dtype, to in pack[2]:
                     runtime.run(kernel, dtype, <const void *>to)
                 pack[1] = s.version
-        if self.threads != runtime.threads():
+        while runtime.hold() != self.threads:
             self._measure()
         runtime.replay(self.calls, self.n, ns)
         for x in self.written:
@@ -472,7 +471,9 @@ def block_of(Recorder r, TensorBase t):
 
 def fresh(TensorBase t):
     """A copy on memory of its own, of the same memory order."""
-    return cast(t, t.code)
+    cdef TensorBase copy = empty_like(t)
+    copy_into(copy, t)
+    return copy
 
 
 def refill(TensorBase t, TensorBase value):

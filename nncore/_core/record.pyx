@@ -120,7 +120,9 @@ cdef class Recorder:
         (self.calls if self.packing is None else self.packing).append(c)
 
     cdef void made(self, char *data, size_t nbytes):
-        cdef Block b
+        cdef Block b = self.live.pop(<size_t>data, None)
+        if b is not None:  # another thread's garbage collector freed it
+            b.freed = len(self.calls)
         if self.pause or self.packing is not None:
             return
         b = Block.__new__(Block)

@@ -35,6 +35,7 @@ cdef extern from "nncore.h" nogil:
     void nn_memory_reset_peak()
     void nn_set_num_threads(int n)
     void nn_hold_team(int hold)
+    int nn_team_max()
     int nn_get_num_threads()
     void nn_set_parallel_threshold(double ns)
     double nn_get_parallel_threshold()
@@ -108,8 +109,10 @@ cdef size_t scratch_field(int kernel) noexcept:
     return nn_scratch_field[kernel]
 
 
-cdef int threads() noexcept:
-    return nn_get_num_threads()
+cdef int hold() noexcept:
+    """Fixes the number of threads for the replay that follows, and gives it."""
+    nn_hold_team(1)
+    return nn_team_max()
 
 
 cdef int64_t gemm_nr(int dtype) noexcept:

@@ -87,8 +87,7 @@ def _extreme(op, name, doc):
             y = _reduce(op, x, tuple(range(x.ndim)))
 
             def spread(dy):  # equal extremes share the gradient evenly
-                missing = y.item() != y.item()  # NaN: it equals nothing, itself included
-                here = ewise(OPS["ne"], x, x) if missing else ewise(OPS["eq"], x, y)
+                here = ewise(OPS["add"], ewise(OPS["eq"], x, y), ewise(OPS["ne"], x, x))  # NaN equals nothing
                 share = ewise(OPS["div"], dy, _reduce(SUM, here, tuple(range(x.ndim))))
                 return (ewise(OPS["mul"], here, share),)
 

@@ -258,3 +258,710 @@ def test_optimizer(kind, options, dtype, isa):
 
     run = agree(classifier(lambda: mlp(dtype), make_optimizer), batches(8, dtype))
     assert run.plan.replays == 6
+
+
+# ---- steps ----
+
+
+def test_gan():
+    """Two networks and two optimizers in one step, with noise drawn inside."""
+
+    def make():
+        g, d = nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 3)), mlp(width=3, k=1)
+        og, od = optim.Adam(g.parameters(), lr=0.01), optim.SGD(d.parameters(), lr=0.1, momentum=0.9)
+
+        def step(real):
+            fake = g(nncore.randn(4, 2))
+            od.zero_grad()
+            loss_d = ((d(real) - 1).square() + d(fake.detach()).square()).mean()
+            loss_d.backward()
+            od.step()
+            og.zero_grad()
+            loss_g = (d(fake) - 1).square().mean()
+            loss_g.backward()
+            og.step()
+            od.zero_grad()
+            return {"d": loss_d, "g": [loss_g, fake]}
+
+        return step, g, d, og, od
+
+    agree(make, [(randn(4, 3, seed=i),) for i in range(7)])
+
+
+def test_shared_weights():
+    def make():
+        layer = nn.Linear(4, 4)
+        net = nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), layer)
+        optimizer = optim.Adam(net.parameters())
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = (net(x) @ layer.weight).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step, net, optimizer
+
+    agree(make, [(randn(3, 4, seed=i),) for i in range(6)])
+
+
+def test_convnet(isa):
+    """Images, channels-last inside; clipping; dropout."""
+
+    def make():
+        net = nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 3, 2, 2), nn.Tanh(),
+            nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(0.4), nn.Linear(3, 3),
+        )  # fmt: skip
+        optimizer = optim.AdamW(net.parameters())
+
+        def step(x, y):
+            loss = F.cross_entropy(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+            nn.utils.clip_grad_value_(net.parameters(), 0.1)
+            optimizer.step()
+            return loss, norm
+
+        return step, net, optimizer
+
+    agree(make, [(randn(4, 2, 8, 8, seed=i), classes(4, 3, seed=i)) for i in range(6)])
+
+
+def test_mixed_dtypes_are_clipped():
+    """Norms of parameters of two dtypes go to one place, by kernels."""
+
+    def make():
+        a, b = nn.Linear(3, 2), nn.Linear(2, 2).double()
+        optimizer = optim.SGD([*a.parameters(), *b.parameters()], lr=0.1)
+
+        def step(x):
+            optimizer.zero_grad()
+            b(a(x).double()).square().sum().backward()
+            norm = nn.utils.clip_grad_norm_([*a.parameters(), *b.parameters()], 0.1)
+            optimizer.step()
+            return norm
+
+        return step, a, b, optimizer
+
+    agree(make, [(randn(4, 3, seed=i),) for i in range(5)])
+
+
+def test_shapes_may_change():
+    calls = [batches(1, rows=r)[0] for r in (6, 3, 6, 3, 6, 3, 6, 3, 0 + 1, 6)]
+    agree(classifier(), calls, replays=10 - 5)
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "betas", "maximize"])
+def test_options_take_effect(name):
+    values = {"lr": lambda i: 0.1 / (i + 1), "weight_decay": lambda i: 0.1 * i, "maximize": lambda i: i % 2 == 1}
+    values["betas"] = lambda i: (0.5, 0.9 - 0.1 * i)
+
+    def between(i, model, optimizer):
+        optimizer.param_groups[0][name] = values[name](i)
+
+    agree(classifier(), batches(6), between=between)
+
+
+def test_options_that_need_other_state():
+    """Momentum, or AMSGrad, switched on between calls: a new plan."""
+
+    def between(i, model, optimizer):
+        if i == 4:
+            optimizer.param_groups[0]["amsgrad"] = True
+
+    agree(classifier(), batches(8), between=between, replays=2 + 2)
+
+
+def test_state_dicts_take_effect():
+    other = mlp().state_dict()
+    saved = {}
+
+    def between(i, model, optimizer):
+        if i == 2:
+            saved["optimizer"] = copy.deepcopy(optimizer.state_dict())
+        if i == 4:
+            model.load_state_dict(other)
+        if i == 5:
+            optimizer.load_state_dict(saved["optimizer"])
+
+    run = agree(classifier(), batches(9), between=between, replays=3 + 2)
+    assert sum(map(len, run._plans.values())) == 1, "the plan for the former state never fits again"
+
+
+def test_train_and_eval():
+    def between(i, model, optimizer):
+        model.train(i not in (3, 4, 5))
+
+    def net():
+        return nn.Sequential(nn.Linear(5, 9), nn.Dropout(0.5), nn.Linear(9, 3))
+
+    agree(classifier(net), batches(10), between=between, replays=10 - 4)
+
+
+def test_freezing_takes_effect():
+    def between(i, model, optimizer):
+        if i in (3, 6):
+            model[0].requires_grad_(i == 6)
+            model.zero_grad()
+
+    agree(classifier(), batches(9), between=between, replays=9 - 4)
+
+
+def test_freezing_a_bare_tensor_takes_effect():
+    def make():
+        w = randn(3, 2, seed=9).requires_grad_()
+        v = randn(2, 2, seed=8).requires_grad_()
+
+        def step(x):
+            w.grad = v.grad = None
+            loss = (x @ w @ v).square().sum()
+            loss.backward()
+            return loss
+
+        return step, w, v
+
+    def between(i, w, v):
+        if i == 3:
+            v.requires_grad = False
+            v.grad = None
+
+    agree(make, [(randn(4, 3, seed=i),) for i in range(6)], between=between, replays=1 + 1)
+
+
+def test_attributes_take_effect():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.factor = nn.Linear(5, 3), 2.0
+
+        def forward(self, x):
+            return self.layer(x) * self.factor
+
+    def between(i, model, optimizer):
+        model.factor = 2.0 if i < 3 else 3.0
+
+    agree(classifier(Scaled), batches(7), between=between, replays=1 + 2)
+
+
+def test_added_group():
+    def make():
+        a, b = nn.Linear(5, 5), nn.Linear(5, 3)
+        optimizer = optim.Adam(a.parameters())
+
+        def step(x, y):
+            optimizer.zero_grad()
+            b.zero_grad()
+            loss = F.cross_entropy(b(a(x)), y)
+            loss.backward()
+            optimizer.step()
+            b.zero_grad()
+            return loss
+
+        return step, a, b, optimizer
+
+    def between(i, a, b, optimizer):
+        if i == 3:
+            optimizer.add_param_group({"params": list(b.parameters()), "lr": 0.1})
+
+    agree(make, batches(7), between=between, replays=1 + 2)
+
+
+def test_weights_written_between_inferences(isa):
+    """Packed weights are packed anew after each write."""
+
+    def make():
+        model = nn.Sequential(nn.Linear(5, 40), nn.ReLU(), nn.Linear(40, 3)).eval()
+        return model, model
+
+    def between(i, model):
+        if i in (3, 5):
+            model[0].weight.copy_(randn(40, 5, seed=i))
+        if i == 6:
+            model[2].weight[0] = 1.0
+
+    nncore.manual_seed(0)
+    with no_grad():
+        agree(make, [(x,) for x, _ in batches(9)], between=between)
+
+
+def test_training_and_inference_of_one_model():
+    nncore.manual_seed(3)
+    fn, model, optimizer = classifier()()
+    step, infer = nncore.compile(fn), nncore.compile(model)
+    x, y = batches(1)[0]
+    for _ in range(6):
+        step(x, y)
+        with no_grad():
+            assert bits(infer(x)) == bits(model(x))
+    assert step.plan.replays == infer.plan.replays == 4
+
+
+def test_gradients_accumulate_inside():
+    def make():
+        model = mlp()
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        def step(xs, ys):
+            optimizer.zero_grad()
+            total = 0
+            for x, y in zip(xs, ys):
+                loss = F.cross_entropy(model(x), y) / len(xs)
+                loss.backward()
+                total = total + loss.detach()
+            optimizer.step()
+            return total
+
+        return step, model, optimizer
+
+    parts = [tuple(zip(*batches(3))), tuple(zip(*batches(3, rows=6)[::-1]))]
+    agree(make, [parts[i % 2] for i in range(6)])
+
+
+def test_gradients_accumulate_over_calls():
+    """Nobody clears .grad between some calls: they add to it, where it is."""
+
+    def make():
+        model = mlp()
+
+        def step(x, y):
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        return step, model
+
+    agree(make, batches(8), replays=8 - 3)
+
+    def between(i, model):
+        if i % 2 == 0:
+            model.zero_grad()
+
+    agree(make, batches(6), between=between, replays=1)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_gradients_of_an_update(keep):
+    run = agree(classifier(), batches(5), keep_grads=keep)
+    assert run.plan.replays == 3
+
+
+def test_former_gradients_do_not_stay():
+    """A recorded update leaves none, also if eager code left some before."""
+    fn, model, _ = classifier()()
+    step = nncore.compile(fn)
+    for i in range(5):
+        x, y = batches(1)[0]
+        F.cross_entropy(model(x), y).backward()
+        assert model[0].weight.grad is not None
+        step(x, y)
+        assert model[0].weight.grad is None
+    assert step.plan.replays == 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("given", [np.float32, np.float64, np.float16])
+def test_arrays_as_arguments(dtype, given):
+    """Read at each call, of any floating dtype; the caller may reuse its buffers."""
+    x, y = np.empty((6, 5), given), np.empty(6, np.int32)
+
+    def between(i, *_):
+        x[:] = np.random.default_rng(i).standard_normal(x.shape)
+        y[:] = np.random.default_rng(i).integers(0, 3, 6)
+
+    agree(classifier(lambda: mlp(dtype)), [(x, y)] * 6, between=between)
+
+
+def test_layouts_of_arguments():
+    """Transposed, stepped and channels-last arguments, and no argument at all."""
+    image = F.max_pool2d(randn(2, 3, 4, 4), 2)
+    assert image.channels_last
+
+    def make():
+        w = nn.Parameter(nncore.ones(3, 2, 2))
+
+        def step(a, b, image=None):
+            w.grad = None
+            loss = (a @ b).sum() * 1 if image is None else (image * w).square().sum() + (a @ b).sum()
+            if image is not None:
+                loss.backward()
+            return loss, image
+
+        return step, w
+
+    a, b = randn(6, 8).T, randn(12, 5)[::2]
+    agree(make, [(a, b)] * 4)
+    run = agree(make, [(a, b, image)] * 4)
+    assert run(a, b, image)[1].channels_last
+
+
+def test_nested_arguments_and_results():
+    def make():
+        model = nn.Linear(3, 2)
+
+        def step(batch, *, scale, names=("a", "b")):
+            out = model(batch["x"][0]) * scale + batch["x"][1]
+            return {names[0]: (out, out.sum()), names[1]: [batch["k"], None, "text"]}
+
+        return lambda b: step(b, scale=0.5), model
+
+    agree(make, [({"x": (randn(4, 3, seed=i), randn(4, 2, seed=i)), "k": 3},) for i in range(5)])
+
+
+def test_numbers_are_part_of_the_kind():
+    """Other numbers, other plans; NaN is one number, and -0.0 is not 0.0."""
+    f = nncore.compile(lambda x, s: x * s)
+    x = nncore.ones(3)
+    for s in (0.0, -0.0, float("nan"), 1, 1.0, True):
+        for _ in range(4):
+            s = float(str(s)) if isinstance(s, float) else s
+            assert bits(f(x, s)) == bits(x * s)
+        assert f.plan.replays == 2
+
+
+def test_results_are_never_overwritten():
+    """Neither those of recorded calls nor those of replays, nor a parameter or an argument handed back."""
+    fn, model, _ = classifier()()
+
+    def step(x, y):
+        loss = fn(x, y)
+        return loss, model[0].weight, x, model[0].bias[:2]
+
+    run = nncore.compile(step)
+    seen = []
+    for args in batches(6):
+        result = run(*args)
+        seen.append((result, bits(result)))
+        assert not any(t.requires_grad for t in result)
+    for result, before in seen:
+        assert bits(result) == before
+
+
+def test_no_tensors_and_empty_ones():
+    f = nncore.compile(lambda x: (x * 2, x.sum(), nncore.cat([x, x])))
+    for rows in (0, 3):
+        x = nncore.ones(rows, 4)
+        for _ in range(4):
+            assert bits(f(x)) == bits((x * 2, x.sum(), nncore.cat([x, x])))
+        assert f.plan.replays == 2
+    g = nncore.compile(lambda: None)
+    assert [g() for _ in range(4)] == [None] * 4
+    assert g.plan.replays == 2
+
+
+# ---- names ----
+
+
+def test_names_bound_to_others():
+    """A closure's model and optimizer, a global's, an attribute's: the new one is used."""
+    x, y = batches(1)[0]
+    fn, model, optimizer = classifier()()
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run = nncore.compile(step)
+    first = [run(x, y).item() for _ in range(4)]
+    old = bits(model.state_dict())
+    model = mlp()
+    model.load_state_dict(mlp().state_dict())
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    before = bits(model.state_dict())
+    assert run(x, y).item() not in first
+    assert bits(model.state_dict()) != before
+    assert old == old
+    namespace = {"net": nn.Linear(2, 2), "inner": None}
+    exec("def inner(x): return net(x)\ndef f(x): return inner(x)", namespace)
+    f = nncore.compile(namespace["f"])
+    x = randn(3, 2)
+    for net in (namespace["net"], nn.Linear(2, 2)):
+        namespace["net"] = net
+        for _ in range(4):
+            assert bits(f(x)) == bits(net(x))
+        assert f.plan.replays == 2
+
+
+class Trainer:
+    """A plain object with a compiled method."""
+
+    def __init__(self):
+        self.net = nn.Linear(2, 2)
+
+    @nncore.compile
+    def run(self, x):
+        """Runs."""
+        return self.net(x)
+
+
+def test_methods():
+    a, b = Trainer(), Trainer()
+    x = randn(3, 2)
+    for t in (a, b, a):
+        t.net = nn.Linear(2, 2)
+        for _ in range(4):
+            assert bits(t.run(x)) == bits(t.net(x))
+        assert t.run.plan.replays == 2
+    assert Trainer.run.__doc__ == "Runs."
+    bound = nncore.compile(a.net.forward)
+    for _ in range(3):
+        assert bits(bound(x)) == bits(a.net(x))
+
+
+@nncore.compile(check=True)
+def doubled(x):
+    """Twice x."""
+    return x * 2
+
+
+def test_decorator_pickle_and_copies():
+    assert doubled.__name__ == "doubled"
+    assert pickle.loads(pickle.dumps(doubled)) is doubled
+    for _ in range(4):
+        assert doubled(nncore.ones(2)).tolist() == [2.0, 2.0]
+    assert doubled.plan.replays == 0, "check=True records every call"
+    model = nncore.compile(mlp())
+    x, _ = batches(1)[0]
+    want = [model(x) for _ in range(3)]
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), copy.copy(model)):
+        assert twin.plan is None
+        assert [bits(twin(x)) for _ in range(3)] == [bits(w) for w in want]
+        assert twin.plan.replays == 1
+    twin = copy.deepcopy(model)
+    twin[0].weight.zero_()
+    assert bits(twin(x)) != bits(want[0])
+    assert bits(model(x)) == bits(want[0])
+    assert repr(model.state_dict().keys()) == repr(mlp().state_dict().keys())
+    for bad in (3, None, "f"):
+        if bad is not None:
+            with pytest.raises(TypeError, match="fn"):
+                nncore.compile(bad)
+
+
+def test_compiled_inside_compiled():
+    """The inner one is a part of the outer recording; an inner model still runs without gradients."""
+    model = mlp()
+    infer = nncore.compile(model)
+    w = nn.Parameter(nncore.ones(3))
+
+    def f(x):
+        w.grad = None
+        out = (infer(x) * w).sum()
+        out.backward()
+        return out
+
+    outer = nncore.compile(f)
+    x, _ = batches(1)[0]
+    for _ in range(5):
+        outer(x)
+        assert model[0].weight.grad is None
+        assert bits(w.grad) == bits(model(x).sum(0).detach())
+    assert outer.plan.replays == 3
+    assert infer.plan is None
+
+
+# ---- errors ----
+
+
+def run_source(source, calls=3, **names):
+    """Runs `step` of a source until it fails; (the error, the number of the line that ends with '# here')."""
+    namespace = {"nncore": nncore, "nn": nn, "F": F, "np": np, "optim": optim, **names}
+    exec(compile(source, "users_code.py", "exec"), namespace)
+    line = [i for i, text in enumerate(source.splitlines(), 1) if text.endswith("# here")]
+    step = nncore.compile(namespace["step"])
+    with pytest.raises(RecordError) as e:
+        for _ in range(calls):
+            step(namespace["x"])
+    assert step.plan.replays == 0
+    return str(e.value), line[0] if line else None
+
+
+MISTAKES = {
+    "item": ("    return x * model(x).sum().item()  # here", "item"),
+    "float": ("    return x * float(model(x).sum())  # here", "item"),
+    "numpy": ("    y = model(x)\n    return x * float(y.detach().numpy().sum())  # here", "numpy"),
+    "branch": ("    y = model(x).sum()\n    if y > 0:  # here\n        return y\n    return -y", "branch"),
+    "print": ("    print(x)  # here\n    return x", "numpy"),
+    "array": ("    y = model(x)\n    return y + np.ones(2, np.float32)  # here", "array of NumPy"),
+    "tensor of an array": ("    return x + nncore.tensor(np.ones(2, np.float32))  # here", "array of NumPy"),
+    "number": ("    y = model(x)\n    return y * next(counter)  # here", "the same work"),
+    "list": ("    y = model(x)\n    return y * nncore.tensor([float(next(counter))])  # here", "the same work"),
+    "work": ("    y = model(x)\n    if next(counter) % 2:\n        y = y.exp()  # here\n    return y", "the same work"),
+    "result": ("    return x, next(counter)", "returned other"),
+    "outlives": ("    y = model(x)  # here\n    kept.append(y)\n    return x * 1", "outlives"),
+    "attribute": ("    model.calls = next(counter)\n    return model(x)", "attribute"),
+    "seed": ("    nncore.manual_seed(3)  # here\n    return nncore.randn(2)", "seed"),
+    "shuffle": ("    return x[nncore.randperm(2)]  # here", "numpy"),
+    "in place": ("    x.add_(1)\n    return x", "in place"),
+    "type": ("    return {1, 2}", "set"),
+    "generator": ("    yield x", "generator"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(name):
+    """The message says what and where; eager code and later recordings go on as if nothing had been."""
+    body, message = MISTAKES[name]
+    model = nn.Linear(2, 2)
+    source = f"\ndef step(x):\n{body}\n"
+    text, line = run_source(source, model=model, counter=iter(range(99)), kept=[], x=randn(2, 2))
+    assert message in text
+    assert line is None or f"(users_code.py, line {line})" in text, text
+    assert not active()
+    x = randn(2, 2)
+    model(x).sum().backward()
+    assert model.weight.grad is not None
+    model.zero_grad()
+    again = nncore.compile(model)
+    for _ in range(4):
+        assert bits(again(x)) == bits(model(x))
+    assert again.plan.replays == 2
+
+
+def test_a_mistake_leaves_gradients_and_optimizer_sane():
+    fn, model, optimizer = classifier()()
+
+    def wrong(x, y):
+        loss = fn(x, y)
+        return loss.item()
+
+    x, y = batches(1)[0]
+    with pytest.raises(RecordError, match=r"test_compile\.py|users_code|item"):
+        nncore.compile(wrong)(x, y)
+    assert all(p.grad is not None for p in model.parameters()), "as eager code leaves them"
+    assert {s["step"] for s in optimizer.state.values()} == {1}
+    step = nncore.compile(fn)
+    for _ in range(4):
+        step(x, y)
+    assert step.plan.replays == 2
+    assert {s["step"] for s in optimizer.state.values()} == {5}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("when", [0, 1, 2])
+def test_exceptions_pass(error, when):
+    """What fn raises while it is recorded reaches the caller, and nothing of the recording stays."""
+    model, calls = mlp(), iter(range(99))
+
+    def f(x):
+        y = model(x)
+        if next(calls) == when:
+            raise error("mine")
+        return y
+
+    run = nncore.compile(f)
+    x, _ = batches(1)[0]
+    failed = 0
+    for _ in range(5):
+        try:
+            assert bits(run(x)) == bits(model(x))
+        except error:
+            failed += 1
+        assert not active()
+    assert failed == (when < 2)
+    assert run.plan.replays == 3 - failed
+
+
+def test_arguments_are_checked():
+    f = nncore.compile(lambda x: x * 2)
+    with pytest.raises(ValueError, match="argument.*require grad"):
+        f(nncore.ones(2).requires_grad_())
+    with pytest.raises(TypeError, match="argument.*set"):
+        f({1})
+    assert f(nncore.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_bad_classes_change_nothing():
+    fn, model, optimizer = classifier()()
+    step = nncore.compile(fn)
+    x, y = batches(1)[0]
+    for _ in range(4):
+        step(x, y)
+    before = bits(model.state_dict()), bits(optimizer.state_dict()["state"]), nncore.get_rng_state()
+    with pytest.raises(IndexError, match="target.*got 3"):
+        step(x, nncore.tensor([0, 1, 2, 3, 0, 0]))
+    assert before == (bits(model.state_dict()), bits(optimizer.state_dict()["state"]), nncore.get_rng_state())
+    step(x, y)
+    assert step.plan.replays == 3
+
+
+# ---- threads and memory ----
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_python_threads(shared):
+    """Own models: own results. One model: the steps take turns, and none is lost."""
+    made = [classifier()() for _ in range(1 if shared else 3)]
+    optimizers = [m[2] for m in made]
+    runs = [nncore.compile(made[0 if shared else i][0]) for i in range(3)]
+    x, y = batches(1)[0]
+    errors = []
+
+    def work(run):
+        try:
+            for _ in range(200):
+                run(x, y)
+        except Exception as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=work, args=(r,)) for r in runs]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not errors
+    for o in optimizers:
+        assert {s["step"] for s in o.state.values()} == {600 if shared else 200}
+    assert all(replayed(r) >= 190 for r in runs)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_number_of_threads(isa, dtype):
+    """Threads may change between replays; the bits do not."""
+    runtime.set_parallel_threshold(0)
+
+    def net():
+        return nn.Sequential(nn.Linear(40, 70), nn.ReLU(), nn.Linear(70, 9)).to(dtype)
+
+    def between(i, *_):
+        runtime.set_num_threads((1, 2, 3, 1, 3, 2, 1)[i])
+
+    agree(classifier(net), batches(7, dtype, 50, 40, 9), between=between)
+
+
+def test_no_page_faults():
+    fn, *_ = classifier(lambda: mlp(width=300, k=10))()
+    step = nncore.compile(fn)
+    x, y = batches(1, rows=512, width=300, k=10)[0]
+    for _ in range(20):
+        step(x, y)
+    gc.collect()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(200):
+        step(x, y)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 20
+    assert step.plan.replays == 218
+
+
+def test_memory_is_bounded_over_many_shapes():
+    """Plans that were not used for long go, and their memory with them."""
+    f = nncore.compile(lambda x: (x.exp() * 2).sum())
+    sizes = []
+    for n in range(1000):
+        x = nncore.ones(1000 + n)
+        for _ in range(3):
+            f(x)
+        if n in (200, 999):
+            gc.collect()
+            sizes.append(nncore.memory_stats()["in_use"])
+    assert sum(map(len, f._plans.values())) <= 64
+    assert sizes[1] < 2 * sizes[0]
+    before = nncore.memory_stats()["in_use"]
+    del f, x
+    gc.collect()
+    assert nncore.memory_stats()["in_use"] < before

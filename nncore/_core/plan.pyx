@@ -4,7 +4,6 @@ Two recordings of the same function are compared, call by call: what differs was
 the plan. Where an argument points into memory that was made while recording, it is moved to the plan's arena, in which
 each block has a place only from its first use to its last.
 """
-import gc
 from bisect import bisect_right
 
 from libc.stdint cimport int64_t, uint64_t
@@ -13,7 +12,7 @@ from libc.string cimport memcpy, memset
 from . cimport runtime
 from .c cimport *
 from .record cimport Block, Call, Recorder
-from .tensor cimport Storage, TensorBase, empty_like, new_storage
+from .tensor cimport Storage, TensorBase, all_storages, empty_like, new_storage
 
 from .elementwise import copy_into
 from .indexing import raise_if_bad
@@ -360,20 +359,15 @@ cdef class Plan:
         pending = [(<Step>x).args for x in self.steps]
         while pending:
             b = pending.pop()
+            inside = {at for at, _ in b.words}  # their memory is free, and may be somebody else's by now
             for i in range(0, len(b.data) // 8 * 8, 8):
                 memcpy(&v, <const char *>b.data + <size_t>i, 8)
-                if v >= 65536:
+                if v >= 65536 and i not in inside:
                     words.add(v)
             pending += [(<Word>x).array for _, x in b.words if (<Word>x).array is not None]
         order = sorted(words)
-        for x in gc.get_objects():
-            if isinstance(x, TensorBase):
-                s = (<TensorBase>x).storage
-            elif isinstance(x, Storage):
-                s = x
-            else:
-                continue
-            if s is None or s.data == NULL:
+        for s in all_storages():
+            if s.data == NULL:
                 continue
             k = bisect_right(order, <size_t>s.data + (s.nbytes - 1 if s.nbytes else 0)) - 1
             if k >= 0 and order[k] >= <size_t>s.data:
@@ -462,6 +456,11 @@ def writer(list steps, Block b):
             if (<Word>w).block is b:
                 return (<Step>s).call.where
     return "?", 0
+
+
+def in_use():
+    """Addresses of all memory of tensors."""
+    return {<size_t>(<Storage>s).data for s in all_storages()}
 
 
 def block_of(Recorder r, TensorBase t):

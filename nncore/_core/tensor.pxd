@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 cdef class Storage:
@@ -10,6 +11,8 @@ cdef class Storage:
     cdef public long version
     cdef public dict packs        # packed copies for gemm (dense.pyx)
     cdef object __weakref__
+    cdef PyObject *older          # all that there are, in a list
+    cdef PyObject *younger
 
 cdef class TensorBase:
     cdef Storage storage
@@ -39,5 +42,6 @@ cdef int no_reading(TensorBase t, str how) except -1
 cdef void touch(Storage s)
 cdef TensorBase scalar(int code)
 cdef Storage new_storage(size_t nbytes)
+cdef list all_storages()
 cdef int require_writable(TensorBase t) except -1
 cdef bint overlaps(TensorBase t) noexcept

@@ -40,14 +40,29 @@ def dtype_code(dtype, str name="dtype"):
         raise TypeError(f"{name}: expected float32, float64, int64 or bool, got {dtype!r}") from None
 
 
+cdef PyObject *youngest = NULL
+
+
 cdef class Storage:
     """A block of memory. `version` counts the writes made through the library."""
 
     def __cinit__(self):
+        global youngest
         self.data = NULL
         self.borrowed = NULL
+        self.older, self.younger = youngest, NULL
+        if youngest != NULL:
+            (<Storage>youngest).younger = <PyObject *>self
+        youngest = <PyObject *>self
 
     def __dealloc__(self):
+        global youngest
+        if self.younger != NULL:
+            (<Storage>self.younger).older = self.older
+        else:
+            youngest = self.older
+        if self.older != NULL:
+            (<Storage>self.older).younger = self.younger
         if self.borrowed != NULL:
             PyBuffer_Release(self.borrowed)
             PyMem_Free(self.borrowed)
@@ -65,6 +80,15 @@ cdef extern from *:
     }
     """
     object new_object(object type, object no_args)
+
+
+cdef list all_storages():
+    cdef list found = []
+    cdef PyObject *p = youngest
+    while p != NULL:
+        found.append(<Storage>p)
+        p = (<Storage>p).older
+    return found
 
 
 cdef Storage new_storage(size_t nbytes):

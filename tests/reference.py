@@ -643,6 +643,8 @@ def adasecant(
         old |= {"tau": 0 * g + 2.1 * (1 + eps)} | dict.fromkeys(
             ("mean_delta", "mean_square_delta", "sum_square_grad"), 0 * g
         )
+        old |= dict.fromkeys(("mean_delta", "mean_square_delta", "sum_square_grad"), 0 * g)
+        old["tau"] = 0 * g + 2.1 * (1 + eps)
     keep, share = 1 - 1 / old["tau"], 1 / old["tau"]
     g = g / (np.sqrt(np.sum(g * g)) + eps)
     first = old["step"] == 0

@@ -524,3 +524,96 @@ def test_training_repeats_bit_for_bit():
     for other in weights[1:]:
         for n, a in weights[0].items():
             assert np.array_equal(a, other[n])
+
+
+# ---- L-BFGS ----
+
+
+def rosenbrock(w):
+    """Of 10 numbers: 0 at (1, ..., 1), at the end of a bent valley."""
+    return (100 * (w[1:] - w[:-1].square()).square() + (1 - w[:-1]).square()).sum()
+
+
+def descend(opt, loss, steps):
+    """The loss before each step; the closure is called under grad even when the caller is not."""
+
+    def closure():
+        opt.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    with nncore.no_grad():
+        return [opt.step(closure).item() for _ in range(steps)]
+
+
+def test_lbfgs_finds_the_minimum():
+    """Of Rosenbrock's function, with the strong Wolfe line search; SGD is still far after as many gradients."""
+    w = nn.Parameter(np.full(10, -0.5))
+    opt = optim.LBFGS([w], line_search_fn="strong_wolfe", max_iter=100)
+    descend(opt, lambda: rosenbrock(w), 2)
+    np.testing.assert_allclose(w.numpy(), 1, atol=1e-4)
+    evaluations = opt.state[w]["func_evals"]
+    assert evaluations < 150
+    v = nn.Parameter(np.full(10, -0.5))
+    descend(optim.SGD([v], lr=1e-3), lambda: rosenbrock(v), evaluations)
+    assert rosenbrock(v).item() > 1
+
+
+def test_lbfgs_on_a_quadratic_of_two_dimensions():
+    """With exact curvature along every step it ends in a few iterations, with and without line search."""
+    for search in (None, "strong_wolfe"):
+        w = nn.Parameter(np.array([3.0, -4.0]))
+        opt = optim.LBFGS([w], line_search_fn=search)
+        descend(opt, lambda w=w: (w * w * nncore.tensor(np.array([1.0, 30.0]))).sum(), 1)
+        assert np.abs(w.numpy()).max() < 1e-6
+        assert opt.state[w]["n_iter"] <= 20
+
+
+def test_lbfgs_stops():
+    """At a gradient of 0, by evaluations, and by iterations."""
+    w = nn.Parameter(np.ones(3))
+    opt = optim.LBFGS([w], max_iter=4, max_eval=3)
+    descend(opt, lambda: rosenbrock(w), 1)
+    assert opt.state[w]["func_evals"] == 1
+    assert opt.state[w]["n_iter"] == 0
+    v = nn.Parameter(np.full(3, -0.5))
+    for options, evaluations in (({"max_iter": 4, "max_eval": 100}, 4), ({"max_iter": 50, "max_eval": 3}, 3)):
+        opt = optim.LBFGS([v], **options)
+        descend(opt, lambda: rosenbrock(v), 1)
+        assert opt.state[v]["func_evals"] == evaluations
+
+
+def test_lbfgs_history_is_limited():
+    w = nn.Parameter(np.full(10, -0.5))
+    opt = optim.LBFGS([w], line_search_fn="strong_wolfe", history_size=3)
+    descend(opt, lambda: rosenbrock(w), 6)
+    assert [len(opt.state[w][n]) for n in ("old_dirs", "old_stps", "ro")] == [3, 3, 3]
+    assert rosenbrock(w).item() < 1e-2
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lbfgs_state_dict_continues_bit_for_bit(search, dtype):
+    """Several parameters, one of them without gradient."""
+
+    def make(values):
+        params = [nn.Parameter(np.asarray(v, dtype)) for v in values]
+        loss = lambda: rosenbrock(nncore.cat([params[0].reshape(-1), params[1]]))
+        return params, optim.LBFGS(params, lr=0.5, max_iter=5, line_search_fn=search), loss
+
+    a, opt_a, loss_a = make([np.full((2, 3), -0.5), np.zeros(4), np.ones(2)])
+    descend(opt_a, loss_a, 2)
+    b, opt_b, loss_b = make([p.numpy() for p in a])
+    saved = opt_a.state_dict()
+    opt_b.load_state_dict(saved)
+    descend(opt_a, loss_a, 2), descend(opt_b, loss_b, 2)
+    for p, q in zip(a, b):
+        assert np.array_equal(p.numpy(), q.numpy())
+    assert a[2].tolist() == [1, 1]
+    assert not np.array_equal(saved["state"][0]["d"], opt_a.state[a[0]]["d"].numpy())
+    saved["state"][0]["old_dirs"][0] = np.ones(3)
+    before = opt_b.state_dict()["state"][0]["n_iter"]
+    with pytest.raises(ValueError, match="old_dirs"):
+        opt_b.load_state_dict(saved)
+    assert opt_b.state[b[0]]["n_iter"] == before

@@ -210,7 +210,8 @@ def test_nan(isa, dtype, rng, kind):
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_zero_gradient(isa, dtype, rng, kind):
-    """Nothing is divided by 0: a gradient that was always 0 leaves its parameter as it is. AdaSecant's means begin at eps."""
+    """Nothing is divided by 0: a gradient that was always 0 leaves its parameter as it is.
+    (AdaSecant's means begin at eps.)"""
     options = {"lambd": 0} if kind == "ASGD" else {}
     if "weight_decay" in OPTIONS[kind][0] or kind == "AdamW":
         options["weight_decay"] = 0
@@ -317,7 +318,7 @@ def norm_oracle(x, p):
 @pytest.mark.parametrize("p", [2.0, 1.0, math.inf, 3.0, 0.5])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_norms(isa, dtype, rng, sizes, p):
-    """Sums of |x|^p in double: a piece has 1024 additions in a row at most; then trees. pow is within 1 ulp of itself."""
+    """Sums of |x|^p in double: a piece has 1024 additions in a row at most; then trees. pow is within 1 ulp."""
     arrays = [rng.standard_normal(n).astype(dtype) for n in sizes]
     got = np.asarray(kernels.norms([from_array(a) for a in arrays], p))
     assert got.dtype == np.float64
@@ -389,9 +390,18 @@ def test_clip_lets_nan_through(isa, dtype):
     assert np.isnan(x).all()
 
 
-COVERS = {
-    **dict.fromkeys(("sgd", "asgd", "adam", "adamax", "nadam", "radam", "lion", "adagrad", "rmsprop", "adadelta", "rprop", "adasecant"), test_updates),
-    "norms": test_norms,
-    "clip_norm": test_clip,
-    "clip_value": test_clip,
-}
+UPDATES = [
+    "sgd",
+    "asgd",
+    "adam",
+    "adamax",
+    "nadam",
+    "radam",
+    "lion",
+    "adagrad",
+    "rmsprop",
+    "adadelta",
+    "rprop",
+    "adasecant",
+]
+COVERS = {**dict.fromkeys(UPDATES, test_updates), "norms": test_norms, "clip_norm": test_clip, "clip_value": test_clip}

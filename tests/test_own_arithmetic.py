@@ -160,6 +160,12 @@ OPTIMIZERS = {
     "SGD momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
     "Adam": lambda p: optim.Adam(p, lr=0.1, weight_decay=0.1),
     "AdamW": lambda p: optim.AdamW(p, lr=0.1),
+    "Adam amsgrad": lambda p: optim.Adam(p, lr=0.1, amsgrad=True),
+    "RMSprop": lambda p: optim.RMSprop(p, momentum=0.9, centered=True),
+    **{
+        name: getattr(optim, name)
+        for name in ("ASGD", "Adamax", "NAdam", "RAdam", "Lion", "Adagrad", "Adadelta", "Rprop", "AdaSecant")
+    },
 }
 
 
@@ -176,12 +182,31 @@ def test_training(name, no_numpy):
         opt.zero_grad()
         loss = F.cross_entropy(net(x[order]), y[order])
         loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        nn.utils.clip_grad_value_(net.parameters(), 0.5)
         opt.step()
         losses.append(loss.item())
     assert losses[-1] != losses[0]
     opt.load_state_dict(opt.state_dict())
     with nncore.no_grad():
         net.eval()(x).argmax(1)
+
+
+def test_lbfgs(no_numpy):
+    nncore.manual_seed(0)
+    net, x = nn.Linear(3, 2), nncore.randn(8, 3)
+    opt = optim.LBFGS(net.parameters(), line_search_fn="strong_wolfe")
+
+    def closure():
+        opt.zero_grad()
+        loss = (net(x) - 1).square().sum()
+        loss.backward()
+        return loss
+
+    first = opt.step(closure).item()
+    assert closure().item() < first
+    opt.load_state_dict(opt.state_dict())
+    nn.utils.vector_to_parameters(nn.utils.parameters_to_vector(net.parameters()).detach() * 2, net.parameters())
 
 
 def test_the_rest(no_numpy):

@@ -10,7 +10,7 @@ from nncore import nn, optim
 from nncore.nn import functional as F
 from nncore.nn import init
 
-from . import test_optim
+from . import test_lr_scheduler, test_optim
 
 try:
     import torch
@@ -773,6 +773,95 @@ def test_optimizer_state_crosses_over(name, options, double):
     close(p.numpy(), q, 64)
 
 
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+@pytest.mark.parametrize("options", [{}, {"lr": 0.3, "max_iter": 7, "history_size": 3}, {"max_eval": 9}], ids=str)
+def test_lbfgs(search, options):
+    """As many evaluations of the closure as torch, the same losses, and torch's state; with no line search the steps
+    are kept short, as they grow beyond all bounds."""
+    options = {"lr": 0.01, **options} if search is None else options
+    start = np.linspace(-0.5, 1.5, 8)
+    w, v = nn.Parameter(start), torch.nn.Parameter(to_torch(start))
+    opt, tpt = (o.LBFGS([p], line_search_fn=search, **options) for o, p in ((optim, w), (torch.optim, v)))
+    losses = []
+    for o, p in ((opt, w), (tpt, v)):
+
+        def closure(o=o, p=p):
+            o.zero_grad()
+            loss = test_optim.rosenbrock(p)
+            loss.backward()
+            return loss
+
+        losses.append([o.step(closure).item() for _ in range(3)])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)  # a step is a quotient of differences
+    np.testing.assert_allclose(w.numpy(), v.detach().numpy(), rtol=1e-5)
+    mine, torchs = (o.state_dict()["state"][0] for o in (opt, tpt))
+    assert mine.keys() == torchs.keys() - {"al"}
+    assert [mine[n] for n in ("func_evals", "n_iter")] == [torchs[n] for n in ("func_evals", "n_iter")]
+    arrays = {
+        n: x.numpy() if isinstance(x, torch.Tensor) else [np.asarray(y) for y in x] if isinstance(x, list) else x
+        for n, x in torchs.items()
+        if n != "al"
+    }
+    opt.load_state_dict({"state": {0: arrays}, "param_groups": tpt.state_dict()["param_groups"]})
+    np.testing.assert_allclose(opt.state[w]["d"].numpy(), torchs["d"].numpy(), rtol=1e-15)
+
+
+# ---- schedules ----
+
+
+def schedulers(name, kind="SGD"):
+    """(optimizer, schedule), ours and torch's."""
+    options = {"momentum": 0.9} if kind == "SGD" else {}
+    for module, parameter in (
+        (optim, lambda: nn.Parameter([1.0])),
+        (torch.optim, lambda: torch.nn.Parameter(torch.ones(1))),
+    ):
+        o = test_lr_scheduler.optimizer(getattr(module, kind), module, parameter, **options)
+        yield o, test_lr_scheduler.SCHEDULES[name][0](module.lr_scheduler, o)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+@pytest.mark.parametrize("name", test_lr_scheduler.SCHEDULES)
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_schedules(name, kind):
+    """The same rates and momenta over 60 epochs, to a rounding or two; torch's saved state goes on here from epoch
+    20."""
+    (o, s), (p, t) = schedulers(name, kind)
+    (q, u), _ = schedulers(name, kind)
+    for epoch in range(test_lr_scheduler.EPOCHS):
+        for a, b in ((o, s), (p, t)):
+            a.step(), b.step()
+        if epoch == 20:
+            u.load_state_dict(t.state_dict())
+            q.load_state_dict({"state": {}, "param_groups": p.state_dict()["param_groups"]})
+        elif epoch > 20:
+            q.step(), u.step()
+            assert u.get_last_lr() == pytest.approx(t.get_last_lr(), rel=1e-14, abs=1e-300)
+        assert s.get_last_lr() == pytest.approx(t.get_last_lr(), rel=1e-14, abs=1e-300)
+        for a, b in zip(o.param_groups, p.param_groups):
+            assert a["lr"] == pytest.approx(b["lr"], rel=1e-14, abs=1e-300)
+            for k in ("momentum", "betas"):
+                assert k not in b or a[k] == pytest.approx(b[k], rel=1e-14)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("threshold", [1e-4, 0.3])
+@pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
+@pytest.mark.parametrize(
+    "options", [{}, {"cooldown": 2, "factor": 0.5, "min_lr": [0.01, 0.001]}, {"eps": 0.1}], ids=str
+)
+def test_plateau(mode, threshold, threshold_mode, options):
+    (o, _), (p, _) = schedulers("StepLR")
+    options = {"patience": 2, "threshold": threshold, "threshold_mode": threshold_mode, **options}
+    s, t = (m.lr_scheduler.ReduceLROnPlateau(x, mode, **options) for m, x in ((optim, o), (torch.optim, p)))
+    u = optim.lr_scheduler.ReduceLROnPlateau(o, mode)
+    for value in test_lr_scheduler.PLATEAU:
+        s.step(value), t.step(value)
+        assert s.get_last_lr() == pytest.approx(t.get_last_lr(), rel=1e-14)
+    u.load_state_dict(t.state_dict())
+    assert u.state_dict() == s.state_dict()
+
+
 # ---- names and defaults ----
 
 # (ours, parameter): why it differs from torch's
@@ -895,7 +984,16 @@ PAIRS = [
         if n != "PackedSequence"
     ),
     *((f"F.{n}", getattr(F, n), IN_C.get(n) or getattr(TF, n)) for n in F.__all__ if n not in OURS),
-    *((f"optim.{n}", getattr(optim, n), getattr(torch.optim, n)) for n in optim.__all__ if hasattr(torch.optim, n)),
+    *(
+        (f"optim.{n}", getattr(optim, n), getattr(torch.optim, n))
+        for n in optim.__all__
+        if hasattr(torch.optim, n) and n[0].isupper()
+    ),
+    *(
+        (f"lr_scheduler.{n}", getattr(optim.lr_scheduler, n), getattr(torch.optim.lr_scheduler, n))
+        for n in optim.lr_scheduler.__all__
+    ),
+    *((f"utils.{n}", getattr(nn.utils, n), getattr(torch.nn.utils, n)) for n in nn.utils.__all__),
     *(
         (f"init.{n}", getattr(init, n), getattr(torch.nn.init, n))
         for n, v in vars(init).items()

@@ -379,8 +379,8 @@ class Tracked(np.lib.mixins.NDArrayOperatorsMixin):
 
     An oracle of reference.py that is given these instead of arrays gives them back: every product, quotient, sum and
     root adds eps of its result (it has half of that; the other half is for a kernel that groups a formula's factors
-    otherwise), and passes on the errors of what it was made from. Python floats are scalars that the kernel rounds, ints
-    are exact. A decision (>, sign, where) that the errors leave open has the error of taking the other side.
+    otherwise), and passes on the errors of what it was made from. Python floats are scalars that the kernel rounds,
+    ints are exact. A decision (>, sign, where) that the errors leave open has the error of taking the other side.
     """
 
     def __init__(self, value, error=0.0, dtype=None):

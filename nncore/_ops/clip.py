@@ -9,8 +9,9 @@ from nncore._core.runtime import OPS
 
 
 def total_norm(tensors, p, code):
-    """(Sum of |x|^p over all elements of all tensors)^(1/p), or the largest |x| for p = inf, without dimensions, as float64
-    and in the dtype of `code`. Each tensor's sum is made in pieces of a fixed length; these sums are added in order."""
+    """(Sum of |x|^p over all elements of all tensors)^(1/p), or the largest |x| for p = inf, without dimensions, as
+    float64 and in the dtype of `code`. Each tensor's sum is made in pieces of a fixed length; the sums are added in
+    order."""
     sums = kernels.norms(tensors, p)
     total, _ = reduce(MAX if p == math.inf and tensors else SUM, sums, 0, 1)
     if p == 2:

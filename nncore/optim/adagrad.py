@@ -5,8 +5,8 @@ from nncore.optim.optimizer import Optimizer
 
 
 class Adagrad(Optimizer):
-    """s <- s + g^2;  p <- p - lr / (1 + (t-1) lr_decay) g / (sqrt(s) + eps). Duchi, Hazan, Singer, JMLR 2011, in torch's
-    form.
+    """s <- s + g^2;  p <- p - lr / (1 + (t-1) lr_decay) g / (sqrt(s) + eps). Duchi, Hazan, Singer, JMLR 2011, in
+    torch's form.
 
     Args:
         params: iterable of parameters or of group dicts.
@@ -67,7 +67,7 @@ class Adagrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """v <- alpha v + (1-alpha) g^2;  d = g / (sqrt(v) + eps);  b <- momentum b + d;  p <- p - lr b  (without momentum, d).
+    """v <- alpha v + (1-alpha) g^2;  d = g / (sqrt(v) + eps);  b <- momentum b + d;  p <- p - lr b  (no momentum: d).
 
     Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012; centered: v minus the square of the mean gradient
     under the root, Graves, arXiv:1308.0850. In torch's form.

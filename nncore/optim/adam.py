@@ -90,7 +90,7 @@ class AdamW(Adam):
 
 
 class Adamax(Optimizer):
-    """m <- b1 m + (1-b1) g;  u <- max(b2 u, |g| + eps);  p <- p - lr / (1-b1^t) m / u. Kingma, Ba, ICLR 2015, section 7.1.
+    """m <- b1 m + (1-b1) g;  u <- max(b2 u, |g| + eps);  p <- p - lr / (1-b1^t) m / u. Kingma, Ba, ICLR 2015, 7.1.
 
     Args:
         params: iterable of parameters or of group dicts.
@@ -124,9 +124,10 @@ class Adamax(Optimizer):
 
 
 class NAdam(Optimizer):
-    """Adam with Nesterov momentum: p <- p - lr (mu_{t+1} m / (1 - mu_1...mu_{t+1}) + (1 - mu_t) g / (1 - mu_1...mu_t)) /
-    (sqrt(v') + eps), with m, v, v' as Adam's and mu_t = b1 (1 - 0.96^(t momentum_decay) / 2). Dozat, "Incorporating
-    Nesterov Momentum into Adam", 2016, in torch's form.
+    """Adam with Nesterov momentum: p <- p - lr d / (sqrt(v') + eps), with m, v, v' as Adam's,
+    d = mu_{t+1} m / (1 - mu_1...mu_{t+1}) + (1 - mu_t) g / (1 - mu_1...mu_t) and
+    mu_t = b1 (1 - 0.96^(t momentum_decay) / 2). Dozat, "Incorporating Nesterov Momentum into Adam", 2016, in torch's
+    form.
 
     Args:
         params: iterable of parameters or of group dicts.
@@ -200,8 +201,9 @@ class NAdam(Optimizer):
 
 class RAdam(Optimizer):
     """Adam whose adaptive step waits until the variance of its denominator is known: with r_inf = 2 / (1-b2) - 1 and
-    r_t = r_inf - 2 t b2^t / (1-b2^t), while r_t <= 5, p <- p - lr m'; then p <- p - lr m' R_t sqrt(1-b2^t) / (sqrt(v) + eps),
-    with R_t = sqrt((r_t-4) (r_t-2) r_inf / ((r_inf-4) (r_inf-2) r_t)). Liu et al., ICLR 2020, in torch's form.
+    r_t = r_inf - 2 t b2^t / (1-b2^t), while r_t <= 5, p <- p - lr m'; then
+    p <- p - lr m' R_t sqrt(1-b2^t) / (sqrt(v) + eps), with
+    R_t = sqrt((r_t-4) (r_t-2) r_inf / ((r_inf-4) (r_inf-2) r_t)). Liu et al., ICLR 2020, in torch's form.
 
     Args:
         params: iterable of parameters or of group dicts.
@@ -260,8 +262,8 @@ class RAdam(Optimizer):
 
 
 class Lion(Optimizer):
-    """p <- p (1 - lr weight_decay) - lr sign(b1 m + (1-b1) g);  m <- b2 m + (1-b2) g. Chen et al., "Symbolic Discovery of
-    Optimization Algorithms", NeurIPS 2023.
+    """p <- p (1 - lr weight_decay) - lr sign(b1 m + (1-b1) g);  m <- b2 m + (1-b2) g. Chen et al., "Symbolic Discovery
+    of Optimization Algorithms", NeurIPS 2023.
 
     Args:
         params: iterable of parameters or of group dicts.

@@ -8,21 +8,22 @@ from nncore.optim.optimizer import Optimizer
 
 
 class AdaSecant(Optimizer):
-    """A diagonal secant method without a learning rate to tune. For each element, with g the gradient divided by the norm
-    of its whole array (+ eps), and E[.] the mean over about the last tau steps (of g and g^2: decay E + (1-decay) .):
+    """A diagonal secant method without a learning rate to tune. For each element, with g the gradient divided by the
+    norm of its whole array (+ eps), and E[.] the mean over about the last tau steps (of g and g^2: decay E +
+    (1-decay) .):
 
         gamma = min(sqrt(E[((g - g~')(g~' - E g))^2] / E[((E g - g)(g~' - E g))^2]), gamma_clip)
-        g~    = (g + gamma E[g]) / (1 + gamma)                          the gradient with less variance; g~' the one before
-        alpha = g - g'                                                  the change of the gradient
+        g~    = (g + gamma E[g]) / (1 + gamma)                   the gradient with less variance; g~' the one before
+        alpha = g - g'                                           the change of the gradient
         delta = -lr (sqrt(E[delta^2]) / sqrt(E[alpha^2]) - E[alpha delta] / E[alpha^2]) g~
         p    <- p + delta
-        tau  <- (1 - E[delta]^2 / E[delta^2]) tau + 1, within [1.5, 1e8];  2.2 where g or alpha is more than two standard
-                deviations from its mean
+        tau  <- (1 - E[delta]^2 / E[delta^2]) tau + 1, within [1.5, 1e8];  2.2 where g or alpha is more than two
+                standard deviations from its mean
 
-    Gulcehre, Moczulski, Bengio, "ADASECANT", arXiv:1412.7419 (2014), and "A Robust Adaptive Stochastic Gradient Method for
-    Deep Learning", IJCNN 2017. The order of the updates, the initial values and the defaults are those of the authors'
-    published code of 2015, which differs from the paper in the means of g. Roots and quotients are guarded by eps as there; the variances,
-    which rounding can make negative, by 0.
+    Gulcehre, Moczulski, Bengio, "ADASECANT", arXiv:1412.7419 (2014), and "A Robust Adaptive Stochastic Gradient Method
+    for Deep Learning", IJCNN 2017. The order of the updates, the initial values and the defaults are those of the
+    authors' published code of 2015, which differs from the paper in the means of g. Roots and quotients are guarded by
+    eps as there; the variances, which rounding can make negative, by 0.
 
     Args:
         params: iterable of parameters or of group dicts.

@@ -15,6 +15,13 @@ def pair(values, name, *bounds, **open_ends):
         number(v, f"{name}[{i}]", *bounds, **open_ends)
 
 
+def as_number(x, name):
+    """A number, or the one in an array without dimensions (as torch saves counters)."""
+    if not is_number(x) and getattr(x, "shape", None) != ():
+        raise TypeError(f"{name}: expected a number, got {type(x).__name__}")
+    return float(x)
+
+
 class _Step:
     """The numbers of the next step for parameters that share their counters."""
 
@@ -39,7 +46,7 @@ class _Step:
 class Optimizer:
     """Base of the optimizers; torch's interface.
 
-    A subclass names its line of csrc/optim.def and the line's state arrays, and works out the line's scalars in `_plan`.
+    A subclass names its line of csrc/optim.def and that line's state arrays, and works out its scalars in `_plan`.
 
     Args:
         params: iterable of tensors, or of dicts {'params': ..., option: value} that override defaults.
@@ -211,6 +218,23 @@ class Optimizer:
         }
         return {"state": state, "param_groups": groups}
 
+    def _read_state(self, p, number, values):
+        """The saved values of one parameter as its state."""
+        values = {k: v for k, v in values.items() if v is not None}  # torch's SGD without momentum has None
+        if not values:
+            return {}
+        state = self._counters(self.param_groups[0])
+        values.setdefault("step", 1)  # torch's SGD does not count
+        for k, v in values.items():
+            if k in state:
+                state[k] = type(state[k])(as_number(v, k))
+            else:
+                v = as_tensor(v, k)
+                if v.shape != p.shape:
+                    raise ValueError(f"state_dict: {k} of parameter {number} has shape {v.shape}, expected {p.shape}")
+                state[k] = new_zeros(p.shape, p._code).copy_(v)
+        return state
+
     def load_state_dict(self, state_dict):
         """Restores what `state_dict` gave, for the same parameters in the same order.
 
@@ -224,24 +248,12 @@ class Optimizer:
             raise ValueError("state_dict: its parameter groups have other sizes than this optimizer's")
         by_number = {n: p for g, s in zip(groups, saved) for p, n in zip(g["params"], s["params"])}
         state = {}
-        for number, values in state_dict["state"].items():
-            if number not in by_number:
-                raise ValueError(f"state_dict: state for unknown parameter number {number}")
-            p = by_number[number]
-            values = {k: v for k, v in values.items() if v is not None}  # torch's SGD without momentum has None
-            if values:
-                state[p] = self._counters(groups[0])
-                values.setdefault("step", 1)  # torch's SGD does not count
-            for k in [k for k in values if k in state[p]]:
-                n = values.pop(k)
-                if not is_number(n) and getattr(n, "shape", None) != ():
-                    raise TypeError(f"{k}: expected a number, got {type(n).__name__}")
-                state[p][k] = type(state[p][k])(n)
-            for k, v in values.items():
-                v = as_tensor(v, k)
-                if v.shape != p.shape:
-                    raise ValueError(f"state_dict: {k} of parameter {number} has shape {v.shape}, expected {p.shape}")
-                state[p][k] = new_zeros(p.shape, p._code).copy_(v)
+        for n, values in state_dict["state"].items():
+            if n not in by_number:
+                raise ValueError(f"state_dict: state for unknown parameter number {n}")
+            read = self._read_state(by_number[n], n, values)
+            if read:
+                state[by_number[n]] = read
         for g, s in zip(groups, saved):
             for p in g["params"]:
                 missing = [k for k in self._arrays({**g, **s}) if p in state and k not in state[p]]

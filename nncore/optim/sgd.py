@@ -61,8 +61,9 @@ class SGD(Optimizer):
 
 
 class ASGD(Optimizer):
-    """Averaged SGD: p <- p (1 - lambd eta) - eta (grad + weight_decay p), with eta = lr / (1 + lambd lr t)^alpha, and beside
-    it the average ax <- ax + mu (p - ax), with mu = 1 / max(1, t - t0); eta and mu of a step come from the t before.
+    """Averaged SGD: p <- p (1 - lambd eta) - eta (grad + weight_decay p), with eta = lr / (1 + lambd lr t)^alpha, and
+    beside it the average ax <- ax + mu (p - ax), with mu = 1 / max(1, t - t0); eta and mu of a step come from the t
+    before.
 
     Polyak, Juditsky, SIAM J. Control and Optimization 1992; Bottou, COMPSTAT 2010; in torch's form. The average is
     `state[p]["ax"]`.

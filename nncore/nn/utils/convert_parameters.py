@@ -36,7 +36,8 @@ def vector_to_parameters(vec, parameters):
         parameters: iterable of tensors.
 
     Raises:
-        TypeError: vec is no tensor, or parameters are none; ValueError: the sizes disagree. Nothing has been written then.
+        TypeError: vec is no tensor, or parameters are none.
+        ValueError: the sizes disagree; nothing has been written then.
 
     >>> import nncore
     >>> w = nncore.nn.Parameter([[1.0, 1.0]])

@@ -526,6 +526,44 @@ def test_training_repeats_bit_for_bit():
             assert np.array_equal(a, other[n])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_steps_clip_and_follow_the_schedule(kind):
+    """A replayed step has the bits of an eager one: the optimizer's numbers, the clipping and the rate go with it."""
+
+    def train(wrap):
+        nncore.manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+        opt = KINDS[kind][0](net.parameters(), lr=0.05)
+        schedule = optim.lr_scheduler.LinearLR(opt, 0.2, total_iters=6)
+
+        @wrap
+        def step(x, y):
+            opt.zero_grad()
+            loss = F.mse_loss(net(x), y)
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 0.1)
+            nn.utils.clip_grad_value_(net.parameters(), 0.05)
+            opt.step()
+            return loss
+
+        rng = np.random.default_rng(0)
+        for _ in range(8):
+            step(rng.standard_normal((5, 6)).astype(np.float32), rng.standard_normal((5, 2)).astype(np.float32))
+            schedule.step()
+        return net.state_dict()
+
+    eager, compiled = train(lambda f: f), train(nncore.compile)
+    for n in eager:
+        assert np.array_equal(eager[n], compiled[n]), n
+
+
+def test_lbfgs_is_not_compiled():
+    w = nn.Parameter([1.0])
+    opt = optim.LBFGS([w])
+    with pytest.raises(RuntimeError, match="LBFGS"):
+        nncore.compile(lambda x: opt.step(lambda: (w * x).sum()))(nncore.ones(1))
+
+
 # ---- L-BFGS ----
 
 

@@ -8,11 +8,13 @@ optimizer's. Schedules that multiply the current rate can be combined: each sees
 >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
 >>> warm, cool = LinearLR(opt, 0.25, total_iters=3), CosineAnnealingLR(opt, T_max=4)
 >>> schedule = SequentialLR(opt, [warm, cool], milestones=[3])
+>>> rates = []
 >>> for epoch in range(7):
-...     print(round(opt.param_groups[0]["lr"], 3), end=" ")
+...     rates.append(round(opt.param_groups[0]["lr"], 3))
 ...     opt.step()
 ...     schedule.step()
-0.25 0.5 0.75 1.0 0.854 0.5 0.146
+>>> rates
+[0.25, 0.5, 0.75, 1.0, 0.854, 0.5, 0.146]
 """
 
 import math

@@ -3,6 +3,41 @@
 import functools
 
 from nncore import _tape
+from nncore._core.record import changed
+
+
+class RemovableHandle:
+    """What the `register_..._hook` methods return: `remove()` takes the hook away again, and so does leaving a `with`.
+
+    >>> import nncore
+    >>> w = nncore.tensor([1.0], requires_grad=True)
+    >>> handle = w.register_hook(lambda grad: grad * 10)
+    >>> handle.remove()
+    >>> (w * 2).backward(); w.grad.tolist()
+    [2.0]
+    """
+
+    def __init__(self, hooks, hook, prepend=False):
+        if not callable(hook if not isinstance(hook, tuple) else hook[0]):
+            raise TypeError(f"hook: expected a function, got {type(hook).__name__}")
+        self._hooks = hooks
+        others = list(hooks.items()) if prepend else []
+        for key, _ in others:
+            del hooks[key]
+        hooks[self] = hook
+        hooks.update(others)
+        changed()
+
+    def remove(self):
+        """Takes the hook away; more than once does nothing."""
+        self._hooks.pop(self, None)
+        changed()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.remove()
 
 
 class set_grad_enabled:

@@ -52,6 +52,7 @@ cdef class Node:
     cdef list versions
     cdef list pending      # gradients of the outputs that have arrived
     cdef int n_outputs
+    cdef dict hooks        # {output: {key: function}} that its gradient goes through, or None
     cdef object __weakref__
 
     @property
@@ -169,6 +170,32 @@ cdef int _accumulate(TensorBase leaf, TensorBase g) except -1:
     return 0
 
 
+def hooks_of(TensorBase t):
+    """The functions, by key, that the gradient of t goes through: a dict to be changed."""
+    cdef Node node = t.grad_fn
+    if node is None:
+        if t.hooks is None:
+            t.hooks = {}
+        return t.hooks
+    if node.hooks is None:
+        node.hooks = {}
+    return node.hooks.setdefault(t.output_nr, {})
+
+
+cdef object _through(dict hooks, g):
+    """A gradient after its hooks."""
+    for hook in list(hooks.values()):
+        result = hook(g)
+        if result is None:
+            continue
+        if not isinstance(result, TensorBase):
+            raise TypeError(f"hook: expected a Tensor or None, got {type(result).__name__}")
+        if result.shape != g.shape or result.dtype != g.dtype:
+            raise ValueError(f"hook: expected a gradient of {g.dtype} and shape {g.shape}, got {result.dtype} of {result.shape}")
+        g = result
+    return g
+
+
 def _check_saved(Node node):
     cdef TensorBase t
     for i in range(len(node.saved)):
@@ -188,12 +215,13 @@ def backward(TensorBase root, TensorBase gradient, bint retain_graph):
     cdef Node node, source
     cdef TensorBase leaf
     cdef list heap = []
+    cdef dict waiting = {}  # address -> (leaf with hooks, its whole gradient)
     cdef int slot
     was = set_enabled(False)
     started = []
     try:
         if root.grad_fn is None:
-            _accumulate(root, gradient)
+            _accumulate(root, _through(root.hooks, gradient) if root.hooks else gradient)
             return
         node = root.grad_fn
         node.pending = [None] * node.n_outputs
@@ -210,6 +238,10 @@ def backward(TensorBase root, TensorBase gradient, bint retain_graph):
                 _check_saved(node)
             pending = node.pending
             node.pending = None
+            if node.hooks is not None:
+                for nr, hooks in node.hooks.items():
+                    if pending[nr] is not None:
+                        pending[nr] = _through(hooks, pending[nr])
             grads = node.backward(*pending)
             pending = None
             for i in range(len(node.inputs)):
@@ -228,11 +260,18 @@ def backward(TensorBase root, TensorBase gradient, bint retain_graph):
                     source.pending[slot] = g if held is None else ewise(NN_OP_add, held, g)
                 else:
                     leaf = edge
-                    _accumulate(leaf, g)
+                    if leaf.hooks:
+                        held = waiting.get(id(leaf))
+                        waiting[id(leaf)] = leaf, g if held is None else ewise(NN_OP_add, held[1], g)
+                    else:
+                        _accumulate(leaf, g)
             grads = g = None
             if not retain_graph:
                 node.backward = None
                 node.saved = ()
+        for edge, g in waiting.values():
+            leaf = edge
+            _accumulate(leaf, _through(leaf.hooks, g))
     except BaseException:
         for n in started:
             (<Node>n).pending = None

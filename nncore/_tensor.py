@@ -5,6 +5,7 @@ import numpy as np
 from nncore import _tape
 from nncore._core import elementwise
 from nncore._core.tensor import TensorBase, dtype_code, from_array, item, new_empty, new_zeros, set_tensor_type
+from nncore._grad import RemovableHandle
 from nncore._ops import activation, arithmetic, linear, reduction, shape
 from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_array, as_tensor, axis, is_number, shape_arg
 
@@ -139,6 +140,28 @@ class Tensor(TensorBase):
             if gradient.shape != self.shape:
                 raise ValueError(f"gradient: expected shape {self.shape}, got {gradient.shape}")
         _tape.backward(self, gradient, retain_graph)
+
+    def register_hook(self, hook):
+        """Calls a function with the gradient of this tensor each time `backward` has worked it out.
+
+        Args:
+            hook: function of the gradient (not to be written to), which may return another one to go on with, or None.
+
+        Returns:
+            A handle with `remove()`.
+
+        Raises:
+            RuntimeError: no gradient flows here.
+
+        >>> import nncore
+        >>> w = nncore.tensor(3.0, requires_grad=True)
+        >>> handle = w.register_hook(lambda grad: grad * 10)
+        >>> (w * w).backward(); w.grad.item()
+        60.0
+        """
+        if not self.requires_grad:
+            raise RuntimeError("register_hook: the tensor does not require grad")
+        return RemovableHandle(_tape.hooks_of(self), hook)
 
     def detach(self):
         """The same memory outside the graph."""
@@ -408,6 +431,10 @@ class Tensor(TensorBase):
     def log_softmax(self, dim=-1):
         """x - log sum e^x along an axis."""
         return activation.log_softmax(self, dim)
+
+    def unflatten(self, dim, sizes):
+        """An axis as several; one of the sizes may be -1."""
+        return shape.unflatten(self, dim, sizes)
 
     def sum(self, dim=None, keepdim=False):
         """Sum over axes (all by default). Integers and bools give int64."""

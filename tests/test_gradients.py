@@ -709,8 +709,42 @@ MODULES["nn.TripletMarginLoss"] = (
     _double(lambda: nn.TripletMarginLoss(2.5, swap=True)),
     (A(3, 4), A(3, 4, salt=1) + 0.0123, A(3, 4, salt=2) + 0.0321),
 )
+MODULES |= {
+    "nn.Bilinear": (_double(lambda: nn.Bilinear(3, 2, 4)), (N(5, 3), N(5, 2, salt=1))),
+    "nn.Bilinear no bias": (_double(lambda: nn.Bilinear(3, 2, 1, bias=False)), (N(2, 2, 3), N(2, 2, 2, salt=1))),
+    "nn.CosineSimilarity": (_double(lambda: nn.CosineSimilarity(0)), (N(3, 4), N(3, 4, salt=1))),
+    "nn.PairwiseDistance": (_double(lambda: nn.PairwiseDistance(3.0)), (N(3, 4), N(3, 4, salt=1))),
+    "nn.Unflatten": (_double(lambda: nn.Unflatten(1, (2, -1))), (N(3, 6),)),
+    "nn.PixelShuffle": (_double(lambda: nn.PixelShuffle(2)), (N(2, 4, 2, 3),)),
+    "nn.PixelUnshuffle": (_double(lambda: nn.PixelUnshuffle(2)), (N(2, 1, 4, 2),)),
+    "nn.Dropout1d eval": (_double(lambda: nn.Dropout1d().eval()), (N(2, 3, 2),)),
+    "nn.Dropout2d eval": (_double(lambda: nn.Dropout2d().eval()), (N(2, 3, 2, 1),)),
+    "nn.Dropout3d eval": (_double(lambda: nn.Dropout3d().eval()), (N(2, 3, 1, 2, 1),)),
+    "nn.AlphaDropout eval": (_double(lambda: nn.AlphaDropout().eval()), (N(2, 3),)),
+    "nn.FeatureAlphaDropout eval": (_double(lambda: nn.FeatureAlphaDropout().eval()), (N(2, 3),)),
+}
+NOTHING_TO_SCALE = {n for n in MODULES if n.endswith(" eval")} | {"nn.Identity"}  # they give it back
+for _name, _shape in (
+    ("dropout1d", (2, 5, 3)),
+    ("dropout2d", (2, 5, 2, 2)),
+    ("dropout3d", (2, 5, 1, 2, 2)),
+    ("alpha_dropout", (4, 5)),
+    ("feature_alpha_dropout", (2, 5, 3)),
+):
+    case(f"F.{_name}", _dropout(lambda x, name=_name: getattr(F, name)(x, 0.4, True)), N(*_shape))
+case("F.bilinear", F.bilinear, N(2, 3), N(2, 2, salt=1), N(4, 3, 2, salt=2), N(4, salt=3))
+case("F.cosine_similarity", F.cosine_similarity, N(3, 4), N(3, 4, salt=1))
+case("F.cosine_similarity broadcast", lambda a, b: F.cosine_similarity(a, b, -1), N(2, 1, 4), N(3, 4, salt=1))
+case("F.cosine_similarity short", lambda a, b: F.cosine_similarity(a, b, 0, eps=9.0), N(4), N(4, salt=1))
+for _p in (1.0, 2.0, 3.0, float("inf")):
+    case(f"F.pairwise_distance {_p}", lambda a, b, p=_p: F.pairwise_distance(a, b, p), N(3, 4), N(4, salt=1))
+case("F.pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), N(1, 2, 8, 1, 2))
+case("F.pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 3), N(2, 3, 6))
+case("Tensor.unflatten", lambda x: x.unflatten(-1, (2, 3)), N(2, 6))
 
 EXEMPT = {
+    **dict.fromkeys(("nn.ModuleDict", "nn.ParameterList", "nn.ParameterDict"), "a container without a forward"),
+    "Tensor.register_hook": "computes nothing: test_hooks",
     "nn.RNNBase": "the base class of RNN, LSTM and GRU",
     "F.heaviside": "the gradient is 0: test_activations",
     "nn.Heaviside": "as F.heaviside",
@@ -788,7 +822,7 @@ def scaled(factor):
 def test_one_percent_is_noticed(name, monkeypatch):
     """No entry is a check that cannot fail: a gradient 1 % off turns each one red."""
     fn, arrays = CASES[name] if name in CASES else (MODULES[name][0](), MODULES[name][1])
-    if name in ("nn.Dropout eval", "nn.Identity"):
+    if name in NOTHING_TO_SCALE:
         pytest.skip("records no operation: the input itself")
     monkeypatch.setattr(_tape, "record", scaled(1.01))
     with pytest.raises(AssertionError, match=r"error .* >"):

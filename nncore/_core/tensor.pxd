@@ -26,6 +26,7 @@ cdef class TensorBase:
     cdef public object grad_fn
     cdef public int output_nr
     cdef object grad_
+    cdef dict hooks               # of a leaf: what its gradient goes through, or None
     cdef int64_t count(self) noexcept
     cdef bint contiguous(self) noexcept
     cdef TensorBase view(self, int ndim, const int64_t *dims, const int64_t *steps, int64_t offset)

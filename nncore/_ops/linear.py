@@ -4,8 +4,9 @@ from nncore import _tape
 from nncore._core import dense
 from nncore._core.elementwise import contiguous
 from nncore._core.reduction import SUM, reduce
+from nncore._ops import shape
 from nncore._ops._check import as_float, as_tensor, row_major
-from nncore._ops.arithmetic import crosswise, sum_to
+from nncore._ops.arithmetic import add, crosswise, sum_to
 
 
 def _swap(t):
@@ -100,6 +101,43 @@ def matmul(input, other):
         return da, db
 
     return _tape.record(_product(a, b), "matmul", (a, b), backward, crosswise(a, b))
+
+
+def bilinear(input1, input2, weight, bias=None):
+    """y_o = x1^T W_o x2 + b_o.
+
+    Args:
+        input1: [*, I]; input2: [*, J].
+        weight: [O, I, J].
+        bias: [O] or None.
+
+    Returns:
+        [*, O].
+
+    >>> import nncore
+    >>> bilinear(nncore.ones(5, 3), nncore.ones(5, 2), nncore.ones(4, 3, 2)).tolist()[0]
+    [6.0, 6.0, 6.0, 6.0]
+    """
+    w = as_float(weight, "weight")
+    if w.ndim != 3:
+        raise ValueError(f"weight: expected shape [out_features, in1_features, in2_features], got {w.shape}")
+    n, i, j = w.shape
+    a, b = as_tensor(input1, "input1", w._code), as_tensor(input2, "input2", w._code)
+    for x, name, size in ((a, "input1", i), (b, "input2", j)):
+        if x.ndim == 0 or x.shape[-1] != size:
+            raise ValueError(f"{name}: expected the last dimension to be {size}, got shape {x.shape}")
+    if a.shape[:-1] != b.shape[:-1]:
+        raise ValueError(f"input2: shape {b.shape} does not go with input1's {a.shape}")
+    # rows x (o, j) by one product, then over j for each row
+    rows = linear(a, shape.reshape(shape.permute(w, 0, 2, 1), n * j, i))
+    y = matmul(shape.reshape(rows, (*a.shape[:-1], n, j)), shape.unsqueeze(b, -1))
+    y = shape.squeeze(y, -1)
+    if bias is None:
+        return y
+    bias = as_tensor(bias, "bias", w._code)
+    if bias.shape != (n,):
+        raise ValueError(f"bias: expected shape ({n},), got {bias.shape}")
+    return add(y, bias)
 
 
 def linear(input, weight, bias=None):

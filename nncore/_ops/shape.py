@@ -53,6 +53,64 @@ def flatten(input, start_dim=0, end_dim=-1):
     return reshape(x, (*x.shape[:first], size, *x.shape[last + 1 :]))
 
 
+def unflatten(input, dim, sizes):
+    """An axis as several; one of the sizes may be -1.
+
+    >>> import nncore
+    >>> unflatten(nncore.zeros(2, 12), 1, (3, -1)).shape
+    (2, 3, 4)
+    """
+    x = as_tensor(input)
+    d = axis(dim, x.ndim)
+    if not isinstance(sizes, tuple | list) or not sizes or x.ndim == 0:
+        raise ValueError(f"sizes: expected the sizes that axis {d} of {x.shape} is cut into, got {sizes!r}")
+    sizes = shape_arg(sizes, "sizes")
+    n, known = x.shape[d], 1
+    for s in sizes:
+        known *= s if s != -1 else 1
+    if sizes.count(-1) > 1 or min(sizes) < -1 or (n % known if -1 in sizes and known else n != known):
+        raise ValueError(f"sizes: {sizes} do not make {n}")
+    sizes = tuple(n // known if s == -1 else s for s in sizes)
+    return reshape(x, (*x.shape[:d], *sizes, *x.shape[d + 1 :]))
+
+
+def _image(input, name):
+    x = as_tensor(input)
+    if x.ndim < 3:
+        raise ValueError(f"{name}: expected [*, C, H, W], got shape {x.shape}")
+    return x, x.shape[:-3], x.shape[-3:]
+
+
+def pixel_shuffle(input, upscale_factor):
+    """[*, C r^2, H, W] -> [*, C, H r, W r]: groups of r^2 channels become r x r pixels. Shi et al., CVPR 2016.
+
+    >>> import nncore
+    >>> pixel_shuffle(nncore.arange(4.0).reshape(4, 1, 1), 2).tolist()
+    [[[0.0, 1.0], [2.0, 3.0]]]
+    """
+    x, lead, (c, h, w) = _image(input, "input")
+    r = integer(upscale_factor, "upscale_factor", 1)
+    if c % (r * r):
+        raise ValueError(f"input: {c} channels are no multiple of upscale_factor^2 = {r * r}")
+    y = permute(reshape(x, -1, c // (r * r), r, r, h, w), 0, 1, 4, 2, 5, 3) if x.numel() else x
+    return reshape(y, (*lead, c // (r * r), h * r, w * r))
+
+
+def pixel_unshuffle(input, downscale_factor):
+    """[*, C, H r, W r] -> [*, C r^2, H, W]: pixel_shuffle's inverse.
+
+    >>> import nncore
+    >>> pixel_unshuffle(nncore.arange(4.0).reshape(1, 2, 2), 2).shape
+    (4, 1, 1)
+    """
+    x, lead, (c, h, w) = _image(input, "input")
+    r = integer(downscale_factor, "downscale_factor", 1)
+    if h % r or w % r:
+        raise ValueError(f"input: {h} x {w} pixels are no multiples of downscale_factor = {r}")
+    y = permute(reshape(x, -1, c, h // r, r, w // r, r), 0, 1, 3, 5, 2, 4) if x.numel() else x
+    return reshape(y, (*lead, c * r * r, h // r, w // r))
+
+
 def permute(input, *dims):
     """Axes in another order: a view.
 

@@ -61,6 +61,13 @@ from nncore.nn.loss import (
     SoftMarginLoss,
     TripletMarginLoss,
 )
+from nncore.nn.activation import Dropout, Flatten, Identity, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from nncore.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
+from nncore.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from nncore.nn.distance import CosineSimilarity, PairwiseDistance
+from nncore.nn.dropout import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
+from nncore.nn.linear import Bilinear, Linear
+from nncore.nn.loss import CrossEntropyLoss, MSELoss, NLLLoss
 from nncore.nn.module import Module
 from nncore.nn.norm import (
     BatchNorm1d,
@@ -90,6 +97,7 @@ from nncore.nn.pooling import (
     MaxPool3d,
 )
 from nncore.nn.rnn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell
+from nncore.nn.shape import PixelShuffle, PixelUnshuffle, Unflatten
 
 __all__ = [
     "CELU",
@@ -106,6 +114,7 @@ __all__ = [
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
+    "AlphaDropout",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -114,6 +123,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Bilinear",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -125,6 +135,13 @@ __all__ = [
     "Dropout",
     "Embedding",
     "EmbeddingBag",
+    "CosineSimilarity",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "FeatureAlphaDropout",
     "Flatten",
     "GRUCell",
     "GaussianNLLLoss",
@@ -157,17 +174,23 @@ __all__ = [
     "Maxout",
     "Mish",
     "Module",
+    "ModuleDict",
     "ModuleList",
     "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
     "NLLLoss",
     "PReLU",
+    "PairwiseDistance",
     "Parameter",
     "Perceptron",
     "PoissonNLLLoss",
     "RMSELoss",
     "RMSNorm",
+    "ParameterDict",
+    "ParameterList",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "RNNBase",
     "RNNCell",
     "RReLU",
@@ -188,6 +211,7 @@ __all__ = [
     "Tanhshrink",
     "Threshold",
     "TripletMarginLoss",
+    "Unflatten",
     "functional",
     "init",
     "utils",

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from nncore._ops._check import as_tensor
+from nncore._ops._check import as_float, as_tensor
 from nncore.nn.module import Module
+from nncore.nn.parameter import Parameter
 
 
 class Sequential(Module):
@@ -61,7 +62,62 @@ class Sequential(Module):
         self.add_module(list(self._modules)[i], module)
 
 
-class ModuleList(Module):
+class _List(Module):
+    """What ModuleList and ParameterList share: entries named 0, 1, ... in a registry."""
+
+    _entries, _argument = "_modules", "modules"
+
+    def _put(self, name, value):
+        self.add_module(name, value)
+
+    def _check(self, value):
+        _check(value)
+        return value
+
+    def __init__(self, values=None):
+        super().__init__()
+        self.extend(() if values is None else values)
+
+    def _values(self):
+        return list(getattr(self, self._entries).values())
+
+    def _renumber(self, values):
+        for name in list(getattr(self, self._entries)):
+            delattr(self, name)
+        for i, v in enumerate(values):
+            self._put(str(i), v)
+
+    def append(self, value):
+        """Adds one at the end; returns the list."""
+        self._put(str(len(self)), self._check(value))
+        return self
+
+    def extend(self, values):
+        """Adds several; returns the list."""
+        if not hasattr(values, "__iter__"):
+            raise TypeError(f"{self._argument}: expected an iterable, got {type(values).__name__}")
+        for v in [self._check(v) for v in values]:
+            self.append(v)
+        return self
+
+    def __len__(self):
+        return len(getattr(self, self._entries))
+
+    def __iter__(self):
+        return iter(self._values())
+
+    def __iadd__(self, values):
+        return self.extend(values)
+
+    def __getitem__(self, i):
+        found = self._values()[i]
+        return type(self)(found) if isinstance(i, slice) else found
+
+    def __setitem__(self, i, value):
+        self._put(list(getattr(self, self._entries))[i], self._check(value))
+
+
+class ModuleList(_List):
     """A list of modules, registered; it has no forward of its own.
 
     Args:
@@ -73,36 +129,153 @@ class ModuleList(Module):
     """
 
     def __init__(self, modules=None):
+        super().__init__(modules)
+
+    def insert(self, index, module):
+        """Adds a module before the one at `index`."""
+        values = self._values()
+        values.insert(index, self._check(module))
+        self._renumber(values)
+
+    def pop(self, key):
+        """Takes out the module at an index, and returns it."""
+        values = self._values()
+        found = values.pop(key)
+        self._renumber(values)
+        return found
+
+    def __delitem__(self, i):
+        values = self._values()
+        del values[i]
+        self._renumber(values)
+
+
+class ParameterList(_List):
+    """A list of parameters, registered under their numbers; tensors and arrays become Parameters.
+
+    Args:
+        values: iterable of Parameters, Tensors or arrays.
+
+    >>> from nncore import nn
+    >>> [name for name, _ in nn.ParameterList([nn.Parameter([1.0]), [2.0]]).named_parameters()]
+    ['0', '1']
+    """
+
+    _entries, _argument = "_parameters", "values"
+
+    def _put(self, name, value):
+        self.register_parameter(name, value)
+
+    def _check(self, value):
+        return value if isinstance(value, Parameter) else Parameter(as_float(value, "data"))
+
+
+class _Dict(Module):
+    """What ModuleDict and ParameterDict share: a registry with the ways of a dict."""
+
+    _entries, _argument = "_modules", "modules"
+
+    def _put(self, name, value):
+        self.add_module(name, value)
+
+    def _check(self, value):
+        _check(value)
+        return value
+
+    def __init__(self, values=None):
         super().__init__()
-        self.extend(() if modules is None else modules)
+        self.update({} if values is None else values)
 
-    def append(self, module):
-        """Adds a module at the end; returns the list."""
-        _check(module)
-        self.add_module(str(len(self)), module)
-        return self
+    def update(self, values):
+        """Adds or replaces the entries of a mapping, or of an iterable of pairs."""
+        if not hasattr(values, "__iter__"):
+            expected = "a mapping or an iterable of pairs"
+            raise TypeError(f"{self._argument}: expected {expected}, got {type(values).__name__}")
+        for name, value in list(values.items() if hasattr(values, "items") else values):
+            self[name] = value
 
-    def extend(self, modules):
-        """Adds several modules; returns the list."""
-        if not hasattr(modules, "__iter__"):
-            raise TypeError(f"modules: expected an iterable of Modules, got {type(modules).__name__}")
-        for m in modules:
-            self.append(m)
-        return self
+    def keys(self):
+        """The names."""
+        return getattr(self, self._entries).keys()
+
+    def values(self):
+        """The entries."""
+        return getattr(self, self._entries).values()
+
+    def items(self):
+        """(name, entry) pairs."""
+        return getattr(self, self._entries).items()
+
+    def pop(self, key):
+        """Takes out an entry, and returns it."""
+        found = self[key]
+        del self[key]
+        return found
+
+    def clear(self):
+        """Takes out all entries."""
+        for name in list(self.keys()):
+            del self[name]
 
     def __len__(self):
-        return len(self._modules)
+        return len(self.keys())
 
     def __iter__(self):
-        return iter(self._modules.values())
+        return iter(self.keys())
 
-    def __getitem__(self, i):
-        values = list(self._modules.values())[i]
-        return ModuleList(values) if isinstance(i, slice) else values
+    def __contains__(self, key):
+        return key in self.keys()
 
-    def __setitem__(self, i, module):
-        _check(module)
-        self.add_module(list(self._modules)[i], module)
+    def __getitem__(self, key):
+        return getattr(self, self._entries)[key]
+
+    def __setitem__(self, key, value):
+        if isinstance(key, str) and key not in self and hasattr(self, key):
+            raise ValueError(f"key: {key!r} is an attribute of {type(self).__name__}")
+        self._put(key, self._check(value))
+
+    def __delitem__(self, key):
+        if key not in self:
+            raise KeyError(key)
+        delattr(self, key)
+
+
+class ModuleDict(_Dict):
+    """A dict of modules, registered under their names; it has no forward of its own.
+
+    Args:
+        modules: mapping of names to Modules, or iterable of pairs.
+
+    >>> from nncore import nn
+    >>> list(nn.ModuleDict({"in": nn.Linear(2, 2), "out": nn.ReLU()}))
+    ['in', 'out']
+    """
+
+    def __init__(self, modules=None):
+        super().__init__(modules)
+
+
+class ParameterDict(_Dict):
+    """A dict of parameters, registered under their names; tensors and arrays become Parameters.
+
+    Args:
+        parameters: mapping of names to Parameters, Tensors or arrays, or iterable of pairs.
+
+    >>> from nncore import nn
+    >>> nn.ParameterDict({"scale": [1.0]})["scale"].requires_grad
+    True
+    """
+
+    _entries, _argument = "_parameters", "parameters"
+
+    def __init__(self, parameters=None):
+        super().__init__(parameters)
+
+    def _put(self, name, value):
+        self.register_parameter(name, value)
+
+    def _check(self, value):
+        return value if isinstance(value, Parameter) else Parameter(as_float(value, "data"))
 
 
 def _check(module):

@@ -10,6 +10,11 @@
     log_softmax(input, dim=-1)                   x - log sum e^x along dim
     dropout(input, p=0.5, training=True)         zeroes with probability p, scales the rest by 1 / (1 - p)
     flatten(input, start_dim=0, end_dim=-1)      axes joined
+    dropout1d, 2d, 3d(input, p=0.5, training=True)  zeroes whole channels
+    alpha_dropout, feature_alpha_dropout(input, p=0.5, training=False)  keeps mean and variance of SELU networks
+    pixel_shuffle, pixel_unshuffle(input, factor)  channels as pixels, and back
+    bilinear(input1, input2, weight, bias=None)  x1^T W_o x2 + b_o
+    cosine_similarity(x1, x2, dim=1, eps=1e-8), pairwise_distance(x1, x2, p=2.0, eps=1e-6, keepdim=False)
     linear(input, weight, bias=None)             x [*, I], weight [O, I], bias [O]: x weight^T + bias, [*, O]
     conv1d, conv2d, conv3d(input, weight, bias, stride, padding, dilation, groups)
     conv_transpose1d, 2d, 3d(input, weight, bias, stride, padding, output_padding, groups, dilation)
@@ -91,6 +96,10 @@ from nncore._ops.loss import (
     soft_margin_loss,
     triplet_margin_loss,
 )
+from nncore._ops.distance import cosine_similarity, pairwise_distance
+from nncore._ops.dropout import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from nncore._ops.linear import bilinear, linear
+from nncore._ops.loss import cross_entropy, mse_loss, nll_loss
 from nncore._ops.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
 from nncore._ops.pool import (
     adaptive_avg_pool1d,
@@ -106,7 +115,7 @@ from nncore._ops.pool import (
     max_pool2d,
     max_pool3d,
 )
-from nncore._ops.shape import flatten
+from nncore._ops.shape import flatten, pixel_shuffle, pixel_unshuffle
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -115,6 +124,7 @@ __all__ = [
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -122,6 +132,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "bilinear",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -134,6 +145,13 @@ __all__ = [
     "elu",
     "embedding",
     "embedding_bag",
+    "cosine_similarity",
+    "cross_entropy",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "feature_alpha_dropout",
     "flatten",
     "gaussian_nll_loss",
     "gelu",
@@ -169,6 +187,9 @@ __all__ = [
     "one_hot",
     "poisson_nll_loss",
     "prelu",
+    "pairwise_distance",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "relu",
     "relu6",
     "rms_norm",

@@ -1,5 +1,7 @@
 """Fully connected layers."""
 
+import math
+
 from nncore._core.tensor import new_empty
 from nncore._grad import no_grad
 from nncore._ops._check import as_tensor, float_code, integer, number
@@ -7,6 +9,56 @@ from nncore.nn import functional as F
 from nncore.nn import init
 from nncore.nn.module import Module
 from nncore.nn.parameter import Parameter
+
+
+class Bilinear(Module):
+    """y_o = x1^T W_o x2 + b_o.
+
+    Args:
+        in1_features, in2_features: sizes I and J of the last dimensions of the inputs.
+        out_features: size O of the last dimension of the output.
+        bias: whether there is a b.
+        dtype: float32 (default) or float64.
+
+    Shape:
+        inputs [*, I] and [*, J] -> output [*, O].
+
+    Attributes:
+        weight: [O, I, J], initialized uniformly on (-1/sqrt(I), 1/sqrt(I)), as torch's.
+        bias: [O], initialized likewise, or None.
+
+    >>> import nncore
+    >>> from nncore import nn
+    >>> nn.Bilinear(3, 2, 4)(nncore.ones(5, 3), nncore.ones(5, 2)).shape
+    (5, 4)
+    """
+
+    def __init__(self, in1_features, in2_features, out_features, bias=True, *, dtype="float32"):
+        super().__init__()
+        self.in1_features = integer(in1_features, "in1_features", 1)
+        self.in2_features = integer(in2_features, "in2_features", 0)
+        self.out_features = integer(out_features, "out_features", 0)
+        code = float_code(dtype)
+        self.weight = Parameter(new_empty((self.out_features, self.in1_features, self.in2_features), code))
+        if bias:
+            self.bias = Parameter(new_empty((self.out_features,), code))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Draws the parameters anew."""
+        bound = 1 / math.sqrt(self.in1_features)
+        for p in (self.weight, self.bias):
+            if p is not None:
+                init.uniform_(p, -bound, bound)
+
+    def forward(self, input1, input2):
+        return F.bilinear(input1, input2, self.weight, self.bias)
+
+    def extra_repr(self):
+        sizes = f"in1_features={self.in1_features}, in2_features={self.in2_features}"
+        return f"{sizes}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 class Linear(Module):

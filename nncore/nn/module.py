@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from nncore import _tape
 from nncore._core import elementwise, record
+from nncore._grad import RemovableHandle
 from nncore._ops._check import as_array, as_tensor, float_code
 from nncore._tensor import Tensor
 from nncore._tensor import tensor as new_tensor
@@ -36,6 +38,9 @@ class Module:
         put(self, "_parameters", {})
         put(self, "_buffers", {})
         put(self, "_modules", {})
+        put(self, "_forward_pre_hooks", {})
+        put(self, "_forward_hooks", {})
+        put(self, "_backward_hooks", {})
 
     def forward(self, *args, **kwargs):
         """The computation; subclasses define it."""
@@ -45,7 +50,91 @@ class Module:
         recording = record.current()
         if recording is not None:
             recording.modules.setdefault(self, self._snapshot())
+        if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks:
+            return self._call_hooked(args, kwargs)
         return self.forward(*args, **kwargs)
+
+    def _call_hooked(self, args, kwargs):
+        for hook, with_kwargs in list(self._forward_pre_hooks.values()):
+            if with_kwargs:
+                result = hook(self, args, kwargs)
+                if result is not None:
+                    if not isinstance(result, tuple) or len(result) != 2:
+                        raise TypeError(f"hook: expected (args, kwargs) or None, got {type(result).__name__}")
+                    args, kwargs = result
+            else:
+                result = hook(self, args)
+                if result is not None:
+                    args = result if isinstance(result, tuple) else (result,)
+        backward = _BackwardHooks(self) if self._backward_hooks else None
+        if backward is not None:
+            args = backward.inputs(args)
+        output = self.forward(*args, **kwargs)
+        for hook, with_kwargs in list(self._forward_hooks.values()):
+            result = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
+            if result is not None:
+                output = result
+        return output if backward is None else backward.outputs(output)
+
+    def register_forward_pre_hook(self, hook, *, prepend=False, with_kwargs=False):
+        """Calls hook(module, args) before each forward; what it returns, if not None, takes the place of args.
+
+        Args:
+            hook: function. args are the positional arguments, a tuple; it may return a tuple, or the only one.
+            prepend: before the hooks that are there already.
+            with_kwargs: call hook(module, args, kwargs), which may return (args, kwargs).
+
+        Returns:
+            A handle with `remove()`.
+
+        >>> import nncore
+        >>> from nncore import nn
+        >>> layer = nn.Identity()
+        >>> handle = layer.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+        >>> layer(nncore.tensor([1.0])).tolist()
+        [2.0]
+        """
+        return RemovableHandle(self._forward_pre_hooks, (hook, with_kwargs), prepend)
+
+    def register_forward_hook(self, hook, *, prepend=False, with_kwargs=False):
+        """Calls hook(module, args, output) after each forward; what it returns, if not None, takes output's place.
+
+        Args:
+            hook: function.
+            prepend: before the hooks that are there already.
+            with_kwargs: call hook(module, args, kwargs, output).
+
+        Returns:
+            A handle with `remove()`.
+
+        >>> import nncore
+        >>> from nncore import nn
+        >>> layer, seen = nn.ReLU(), []
+        >>> handle = layer.register_forward_hook(lambda module, args, output: seen.append(output.tolist()))
+        >>> out = layer(nncore.tensor([-1.0, 1.0])); seen
+        [[0.0, 1.0]]
+        """
+        return RemovableHandle(self._forward_hooks, (hook, with_kwargs), prepend)
+
+    def register_full_backward_hook(self, hook, prepend=False):
+        """Calls hook(module, grad_input, grad_output) when backward has passed through the module.
+
+        Args:
+            hook: function. grad_input and grad_output are tuples with the gradient of each positional argument and of
+                each output, None where there is none; it may return gradients in place of grad_input.
+            prepend: before the hooks that are there already.
+
+        Returns:
+            A handle with `remove()`.
+
+        >>> import nncore
+        >>> from nncore import nn
+        >>> layer, x = nn.ReLU(), nncore.tensor([-1.0, 1.0], requires_grad=True)
+        >>> handle = layer.register_full_backward_hook(lambda module, into, out: (into[0] * 10,))
+        >>> layer(x).sum().backward(); x.grad.tolist()
+        [0.0, 10.0]
+        """
+        return RemovableHandle(self._backward_hooks, (hook, False), prepend)
 
     def _snapshot(self):
         """What the computation may depend on besides the values of tensors."""
@@ -53,7 +142,7 @@ class Module:
         for name, value in vars(self).items():
             if name in ("_parameters", "_buffers"):
                 seen += [(n, t, t is not None and (t.requires_grad, t._storage)) for n, t in value.items()]
-            elif name == "_modules":
+            elif name == "_modules" or name.endswith("_hooks"):
                 seen += value.items()
             elif not isinstance(value, Tensor):
                 seen.append((name, value))
@@ -295,6 +384,65 @@ class Module:
         if not lines:
             return f"{head}({extra})"
         return f"{head}(\n  " + "\n  ".join(([extra] if extra else []) + lines) + "\n)"
+
+
+class _BackwardHooks:
+    """One call of a module with backward hooks: nodes of the graph around it, which see the gradients pass."""
+
+    def __init__(self, module):
+        self._module, self._grad_output, self._positions, self._count = module, (), None, 0
+
+    def _node(self, values, backward):
+        """(values with their tensors renamed behind a node, positions of the tensors)."""
+        at = [i for i, v in enumerate(values) if isinstance(v, Tensor)]
+        values, tensors = list(values), tuple(values[i] for i in at)
+        if tensors:
+            for i, t in zip(at, _tape.record(tuple(t._alias() for t in tensors), "BackwardHook", tensors, backward)):
+                values[i] = t
+        return tuple(values), at
+
+    def inputs(self, args):
+        self._count = len(args)
+        renamed, at = self._node(args, self._entered)
+        if any(t.grad_fn is not None and t is not args[i] for i, t in enumerate(renamed) if i in at):
+            self._positions = at
+            return renamed
+        return args
+
+    def outputs(self, output):
+        several = isinstance(output, tuple | list)
+        renamed, self._out = self._node(output if several else (output,), self._left)
+        self._outs = len(renamed)
+        return type(output)(renamed) if several and type(output) in (tuple, list) else output if several else renamed[0]
+
+    def _left(self, *grads):
+        """Backward enters the module: nothing changes, unless no gradient is to come out at the other side."""
+        self._grad_output = self._spread(grads, self._out, self._outs)
+        if self._positions is None:
+            self._run((None,) * self._count)
+        return grads
+
+    def _entered(self, *grads):
+        """Backward leaves the module."""
+        result = self._run(self._spread(grads, self._positions, self._count))
+        return tuple(result[i] for i in self._positions)
+
+    @staticmethod
+    def _spread(grads, at, count):
+        found = [None] * count
+        for i, g in zip(at, grads):
+            found[i] = g
+        return tuple(found)
+
+    def _run(self, grad_input):
+        for hook, _ in list(self._module._backward_hooks.values()):
+            result = hook(self._module, grad_input, self._grad_output)
+            if result is not None:
+                result = result if isinstance(result, tuple) else (result,)
+                if len(result) != len(grad_input):
+                    raise ValueError(f"hook: expected {len(grad_input)} gradients, got {len(result)}")
+                grad_input = result
+        return grad_input
 
 
 def _check_name(name):

@@ -806,6 +806,65 @@ def test_lbfgs(search, options):
     np.testing.assert_allclose(opt.state[w]["d"].numpy(), torchs["d"].numpy(), rtol=1e-15)
 
 
+# ---- shapes, distances, hooks ----
+
+SHAPED = {
+    "pixel_shuffle": ((2, 8, 3, 2), lambda f, x: f.pixel_shuffle(x, 2)),
+    "pixel_unshuffle": ((3, 2, 4, 6), lambda f, x: f.pixel_unshuffle(x, 2)),
+    "unflatten": ((2, 12), lambda f, x: x.unflatten(1, (3, -1))),
+    "cosine_similarity": ((2, 3, 5), lambda f, x: f.cosine_similarity(x[0], x[1], 1)),
+    "cosine_similarity broadcast": ((4, 3, 5), lambda f, x: f.cosine_similarity(x[:1], x, -1)),
+    "pairwise_distance": ((2, 3, 5), lambda f, x: f.pairwise_distance(x[0], x[1])),
+    "pairwise_distance p": ((2, 3, 5), lambda f, x: f.pairwise_distance(x[0], x[1], 1.5, 1e-3, True)),
+    "pairwise_distance inf": ((2, 3, 5), lambda f, x: f.pairwise_distance(x[0], x[1], float("inf"))),
+    "bilinear": ((4, 5), lambda f, x: f.bilinear(x[:, :3], x[:, 3:], x.reshape(-1)[:12].reshape(2, 3, 2), x[0, :2])),
+}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_shaped(name, dtype):
+    shape, run = SHAPED[name]
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    a, b = nncore.tensor(x, requires_grad=True), to_torch(x, True)
+    y, z = run(F, a), run(TF, b)
+    close(y.detach().numpy(), z, 64)
+    g = np.random.default_rng(1).standard_normal(z.shape).astype(dtype)
+    y.backward(g), z.backward(to_torch(g))
+    close(a.grad.numpy(), b.grad, 64)
+
+
+def test_hooks():
+    """The same calls, in the same order, with the same gradients."""
+    logs = []
+    ours, theirs = nets()
+    ours.double(), theirs.double()
+    share(ours, theirs)
+    x = np.random.default_rng(0).standard_normal((4, 12))
+    for net, tensor in ((ours, lambda a: nncore.tensor(a, requires_grad=True)), (theirs, lambda a: to_torch(a, True))):
+        log, a = [], tensor(x)
+        logs.append(log)
+        for i, m in enumerate(net):
+            m.register_forward_pre_hook(lambda m, args, i=i: log.append(("pre", i, args[0].detach().numpy().copy())))
+            m.register_forward_hook(lambda m, args, out, i=i: out * 1.5 if i == 0 else None)
+            m.register_full_backward_hook(
+                lambda m, into, out, i=i: log.append(("back", i, into[0].numpy().copy(), out[0].numpy().copy()))
+            )
+            m.register_full_backward_hook(lambda m, into, out: (into[0] * 1.25,))
+        a.register_hook(lambda g: log.append(("leaf", g.numpy().copy())))
+        a.register_hook(lambda g: g * 2)
+        b = a * a + a
+        b.register_hook(lambda g: log.append(("middle", g.numpy().copy())))
+        net(b).sum().backward()
+        log.append(("grad", a.grad.numpy()))
+        log += [("parameter", p.grad.numpy()) for p in net.parameters()]
+    assert [(e[0], *[v for v in e[1:] if isinstance(v, int)]) for e in logs[0]] == [
+        (e[0], *[v for v in e[1:] if isinstance(v, int)]) for e in logs[1]
+    ]
+    for e, f in zip(*logs):
+        for v, w in zip(e[1:], f[1:]):
+            close(np.asarray(v, float), np.asarray(w, float), 200)
+
+
 # ---- schedules ----
 
 
@@ -876,6 +935,7 @@ DIFFERENT = {
         (name, "dtype"): "there is no global default dtype: float32"
         for name in (
             "Linear",
+            "Bilinear",
             *(k + c for k in ("RNN", "LSTM", "GRU") for c in ("", "Cell")),
             "RNNBase",
             "GroupNorm",
@@ -916,6 +976,11 @@ IN_C = {
     "hardshrink": lambda input, lambd=0.5: None,
     "logsigmoid": lambda input: None,
     "one_hot": lambda input, num_classes=-1: None,
+    "bilinear": lambda input1, input2, weight, bias=None: None,
+    "cosine_similarity": lambda x1, x2, dim=1, eps=1e-8: None,
+    "pairwise_distance": lambda x1, x2, p=2.0, eps=1e-6, keepdim=False: None,
+    "pixel_shuffle": lambda input, upscale_factor: None,
+    "pixel_unshuffle": lambda input, downscale_factor: None,
     "avg_pool1d": lambda input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True: None,
     "avg_pool2d": _avg_pool,
     "avg_pool3d": _avg_pool,
@@ -993,7 +1058,7 @@ PAIRS = [
         (f"lr_scheduler.{n}", getattr(optim.lr_scheduler, n), getattr(torch.optim.lr_scheduler, n))
         for n in optim.lr_scheduler.__all__
     ),
-    *((f"utils.{n}", getattr(nn.utils, n), getattr(torch.nn.utils, n)) for n in nn.utils.__all__),
+    *((f"utils.{n}", getattr(nn.utils, n), getattr(torch.nn.utils, n)) for n in nn.utils.__all__ if n != "rnn"),
     *(
         (f"init.{n}", getattr(init, n), getattr(torch.nn.init, n))
         for n, v in vars(init).items()

@@ -191,6 +191,7 @@ __all__ = [
     "ParameterList",
     "PixelShuffle",
     "PixelUnshuffle",
+    "RMSNorm",
     "RNNBase",
     "RNNCell",
     "RReLU",

@@ -79,32 +79,35 @@ int nn_isa_set(int isa)
 
 static const nn_table *table(int dtype) { return isas[nn_isa_current()].table[dtype]; }
 
-/* FTZ and DAZ: denormals cost a hundred cycles each and carry nothing here. */
-static unsigned flush_denormals(void)
+/* Denormals cost a hundred cycles each and carry nothing here; and were a caller's rounding mode or trap in force on its
+ * own thread, results would depend on who runs which chunk. */
+unsigned nn_float_enter(void)
 {
 #ifdef __SSE__
-    unsigned csr = _mm_getcsr();
-    _mm_setcsr(csr | 0x8040);
-    return csr;
+    unsigned state = _mm_getcsr();
+    _mm_setcsr(0x9fc0); /* FTZ, DAZ, all exceptions masked */
+    return state;
 #else
     return 0;
 #endif
 }
 
-static void restore_denormals(unsigned csr)
+void nn_float_leave(unsigned state)
 {
 #ifdef __SSE__
-    _mm_setcsr(csr);
+    _mm_setcsr(state);
 #else
-    (void)csr;
+    (void)state;
 #endif
 }
 
 void nn_run(int kernel, int dtype, const void *args)
 {
-    unsigned csr = flush_denormals();
+    unsigned state = nn_float_enter();
+    nn_running(kernel);
     table(dtype)->kernel[kernel](args);
-    restore_denormals(csr);
+    nn_running(-1);
+    nn_float_leave(state);
     nn_hold_team(0);
 }
 
@@ -118,13 +121,17 @@ int64_t nn_clock(void)
 void nn_replay(const nn_call *calls, int64_t n, int64_t *ns)
 {
     unsigned csr = flush_denormals();
+    unsigned state = nn_float_enter();
+    nn_hold_team(1); /* the scratch memory is for this many threads */
     for (int64_t i = 0; i < n; i++) {
         if (ns) ns[i] = nn_clock();
+        nn_running(calls[i].kernel);
         table(calls[i].dtype)->kernel[calls[i].kernel](calls[i].args);
     }
     if (ns) ns[n] = nn_clock();
+    nn_running(-1);
     nn_hold_team(0);
-    restore_denormals(csr);
+    nn_float_leave(state);
 }
 
 size_t nn_scratch(int kernel, int dtype, const void *args)

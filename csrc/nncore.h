@@ -401,7 +401,10 @@ extern const int nn_op_arity[NN_N_OPS];
 extern const size_t nn_args_size[NN_N_KERNELS];
 extern const size_t nn_scratch_field[NN_N_KERNELS]; /* where `scratch` stands in the args of those that need it */
 
-/* Runs a kernel with denormals flushed, and restores the caller's floating-point state. */
+/* Denormals flushed, rounding to nearest, no traps; leave restores what enter found. */
+unsigned nn_float_enter(void);
+void nn_float_leave(unsigned state);
+/* Runs a kernel in that state. */
 void nn_run(int kernel, int dtype, const void *args);
 size_t nn_scratch(int kernel, int dtype, const void *args);
 
@@ -435,12 +438,17 @@ typedef void (*nn_task)(const void *ctx, int64_t chunk, int tid);
 /* task(ctx, 0..chunks-1), each once, by up to as many threads as `nanoseconds` of one thread's work deserve.
  * tid < nn_team_max(). Returns when the chunks are done. */
 void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanoseconds);
-int nn_team_max(void);       /* an upper bound for the next nn_parallel on this thread */
-void nn_hold_team(int hold); /* fixes that bound for this thread (scratch is measured by it), or lets go */
+int nn_team_for(double nanoseconds); /* threads for so much work: what cutting it into chunks may go by */
+int nn_team_max(void);               /* an upper bound for the next nn_parallel on this thread */
+void nn_hold_team(int hold);         /* fixes that bound for this thread (scratch is measured by it), or lets go */
 void nn_set_num_threads(int n);
 int nn_get_num_threads(void);
-void nn_set_parallel_threshold(double nanoseconds); /* < 0: the tuned default. 0 also makes every thread */
-double nn_get_parallel_threshold(void);             /* of the team wait for the others: for tests */
-int nn_threads_used(int reset);                     /* distinct threads that ran a chunk since the last reset */
+void nn_follow_affinity(void); /* unless somebody has set a number: the CPUs that this process now has */
+int nn_cgroup_cpus(const char *root, const char *membership); /* CPUs that its quota allows; 0: no limit */
+void nn_set_parallel_threshold(double nanoseconds);           /* < 0: the tuned default. 0 also makes every thread */
+double nn_get_parallel_threshold(void);                       /* of the team wait for the others: for tests */
+int nn_threads_used(int reset);              /* distinct threads that ran a chunk since the last reset */
+void nn_running(int kernel);                 /* on this thread, from now on; -1: none */
+int nn_kernel_shared(int kernel, int reset); /* whether it ran on several threads at a threshold of 0 */
 
 #endif

@@ -6,6 +6,10 @@
  * from one atomic word {epoch, chunks, next}: a worker that arrives late finds nothing to claim and has touched
  * nothing. No result depends on who ran which chunk.
  *
+ * What remains is a worker that is descheduled within a chunk, for which the caller must wait. Where that takes more than
+ * sharing gains, the caller works alone for a while, for twice as long if it then happens again: on a machine whose other
+ * CPUs are taken, a second thread costs no more than it gains.
+ *
  * A second caller (another Python thread), a caller inside somebody's parallel region, and a task that calls
  * nn_parallel itself all run their chunks alone. A forked child forgets the team and builds a new one, from a
  * new host thread, when it first needs it: the inherited one does not exist there.
@@ -23,7 +27,7 @@
 #include <string.h>
 #include <time.h>
 #ifdef __SSE__
-#include <xmmintrin.h>
+#include <immintrin.h>
 #endif
 
 enum { MAX_THREADS = 256 };
@@ -40,24 +44,33 @@ static struct {
     _Alignas(64) _Atomic(nn_task) task; /* written only while no chunk is claimable */
     _Atomic(const void *) ctx;
     _Atomic int threads, rendezvous;
+    _Atomic int64_t grain; /* chunks claimed at a time */
     _Alignas(64) _Atomic int arrived;
     _Atomic int sleeping;
     pthread_mutex_t busy, sleep_lock;
     pthread_cond_t wake, wanted; /* a job; a job for a team as large as the surplus workers' numbers */
-    int workers;                 /* under busy */
+    _Atomic int workers;         /* written under busy */
     uint32_t epoch;
+    int64_t shared_ns, alone_ns; /* under busy: time in jobs since the last stall; how that was answered */
+    _Atomic int64_t alone_until; /* CLOCK_MONOTONIC */
+    _Atomic int64_t missed_ns;   /* work not shared because the team was asleep, since it last woke */
 } team = {.busy = PTHREAD_MUTEX_INITIALIZER,
           .sleep_lock = PTHREAD_MUTEX_INITIALIZER,
           .wake = PTHREAD_COND_INITIALIZER,
           .wanted = PTHREAD_COND_INITIALIZER};
 
-static _Atomic int wanted;          /* threads asked for; 0: not yet set */
-static _Atomic int openmp_when_set; /* omp_get_max_threads() at that time */
+static _Atomic int asked;           /* threads asked for by nn_set_num_threads; 0: none */
+static _Atomic int usual;           /* threads otherwise; 0: not yet known */
+static _Atomic int quota;           /* the control group's; 0: not yet known */
+static _Atomic int openmp_when_set; /* omp_get_max_threads() when `asked` or `usual` was set */
 static int openmp_default;          /* and when this library was loaded */
+static int openmp_named;            /* OMP_NUM_THREADS was given then */
 static _Atomic double threshold = -1.0;
 static _Atomic uint64_t used[MAX_THREADS / 64];
-static _Thread_local int inside; /* a task is running on this thread */
-static _Thread_local int held;   /* threads that the scratch of the coming kernel was measured for; 0: none */
+static _Atomic int shared[NN_N_KERNELS]; /* more than one thread had a part in the kernel */
+static _Thread_local int running = -1;   /* the kernel that runs on this thread */
+static _Thread_local int inside;         /* a task is running on this thread */
+static _Thread_local int held;           /* threads that the scratch of the coming kernel was measured for; 0: none */
 
 static inline void relax(void)
 {
@@ -77,62 +90,101 @@ static int64_t now_ns(void)
 
 /* ---- how many ---- */
 
-/* CPUs that the control group's quota allows, rounded up; MAX_THREADS if there is none. */
-static int quota_of(const char *file)
+static int at_most(int n, int limit) { return limit > 0 && limit < n ? limit : n; }
+
+static long number_in(const char *dir, const char *name, long *second)
 {
-    long quota = -1, period = 0;
+    char file[1200];
+    long n = 0;
+    snprintf(file, sizeof file, "%s/%s", dir, name);
     FILE *f = fopen(file, "r");
-    if (!f) return MAX_THREADS;
-    if (fscanf(f, "%ld %ld", &quota, &period) != 2) quota = -1; /* "max" */
+    if (!f) return 0;
+    int found = fscanf(f, "%ld %ld", &n, second); /* "max 100000" where there is no limit */
     fclose(f);
-    return quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : MAX_THREADS;
+    return found > 0 && n > 0 ? n : 0;
 }
 
-static int cgroup_quota(void)
+/* CPUs that the quotas of a control group and of those above it allow, rounded up; 0: no limit. */
+static int quota_of(const char *root, const char *path)
 {
-    char line[512], file[600];
-    int n = quota_of("/sys/fs/cgroup/cpu.max");
-    FILE *f = fopen("/proc/self/cgroup", "r"); /* version 2: a line "0::/path" */
-    while (f && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\n")] = 0;
-        if (strncmp(line, "0::/", 4) != 0 || line[4] == 0) continue;
-        snprintf(file, sizeof file, "/sys/fs/cgroup%s/cpu.max", line + 3);
-        if (quota_of(file) < n) n = quota_of(file);
-    }
-    if (f) fclose(f);
-    long quota = -1, period = 0; /* version 1 */
-    if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
-        if (fscanf(f, "%ld", &quota) != 1) quota = -1;
-        fclose(f);
-        if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r"))) {
-            if (fscanf(f, "%ld", &period) != 1) period = 0;
-            fclose(f);
+    char dir[1100];
+    int n = 0, top = snprintf(dir, sizeof dir, "%s", root);
+    snprintf(dir + top, sizeof dir - (size_t)top, "%s", path);
+    for (;;) {
+        long period = 0, none = 0, time = number_in(dir, "cpu.max", &period); /* version 2 */
+        if (!time) {
+            time = number_in(dir, "cpu.cfs_quota_us", &none); /* version 1 */
+            period = number_in(dir, "cpu.cfs_period_us", &none);
         }
-        if (quota > 0 && period > 0 && (quota + period - 1) / period < n) n = (int)((quota + period - 1) / period);
+        if (time > 0 && period > 0) {
+            int allowed = (time - 1) / period < MAX_THREADS ? (int)((time - 1) / period) + 1 : MAX_THREADS;
+            n = n ? at_most(n, allowed) : allowed;
+        }
+        char *slash = strrchr(dir + top, '/');
+        if (!slash) return n;
+        *slash = 0;
     }
+}
+
+int nn_cgroup_cpus(const char *root, const char *membership)
+{
+    char line[512], dir[512];
+    int n = 0;
+    FILE *f = fopen(membership, "r"); /* lines "number:controllers:/path"; version 2 names no controllers */
+    if (!f) return 0;
+    while (fgets(line, sizeof line, f)) {
+        line[strcspn(line, "\n")] = 0;
+        char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!path) continue;
+        *path++ = 0;
+        controllers++;
+        int cpu = 0;
+        snprintf(dir, sizeof dir, "%s%s%s", root, *controllers ? "/" : "", controllers);
+        for (char *c = strtok(controllers, ","); c; c = strtok(NULL, ",")) cpu |= strcmp(c, "cpu") == 0;
+        if (*controllers && !cpu) continue;
+        int found = quota_of(dir, path);
+        if (found) n = n ? at_most(n, found) : found;
+        if (!cpu) continue;
+        snprintf(dir, sizeof dir, "%s/cpu", root); /* where the controllers of one mount have each a link to it */
+        if ((found = quota_of(dir, path))) n = n ? at_most(n, found) : found;
+    }
+    fclose(f);
     return n;
 }
 
-static int default_threads(void)
+static int affinity(void)
 {
-    int n = omp_get_max_threads(); /* OMP_NUM_THREADS, else the CPUs of the affinity mask */
-    int quota = cgroup_quota();
-    if (quota < n) n = quota;
-    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
+}
+
+void nn_follow_affinity(void)
+{
+    if (atomic_load(&asked)) return;
+    int n = omp_get_max_threads();
+    if (!atomic_load(&usual)) atomic_store(&openmp_when_set, n);
+    if (!openmp_named) {
+        if (!atomic_load(&quota)) {
+            int found = nn_cgroup_cpus("/sys/fs/cgroup", "/proc/self/cgroup");
+            atomic_store(&quota, found ? found : MAX_THREADS);
+        }
+        n = at_most(at_most(openmp_default, atomic_load(&quota)), affinity());
+    }
+    atomic_store(&usual, n < 1 ? 1 : at_most(n, MAX_THREADS));
 }
 
 void nn_set_num_threads(int n)
 {
     atomic_store(&openmp_when_set, omp_get_max_threads());
-    atomic_store(&wanted, n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n);
+    atomic_store(&asked, n < 1 ? 1 : at_most(n, MAX_THREADS));
 }
 
 /* threadpoolctl and other callers limit us through omp_set_num_threads: a number that came after ours and is below
  * OpenMP's own default is a limit here too. */
 int nn_get_num_threads(void)
 {
-    if (!atomic_load(&wanted)) nn_set_num_threads(default_threads());
-    int n = atomic_load(&wanted), omp = omp_get_max_threads();
+    if (!atomic_load(&asked) && !atomic_load(&usual)) nn_follow_affinity();
+    int n = atomic_load(&asked) ? atomic_load(&asked) : atomic_load(&usual), omp = omp_get_max_threads();
     return omp != atomic_load(&openmp_when_set) && omp < openmp_default && omp < n ? omp : n;
 }
 
@@ -150,6 +202,12 @@ int nn_threads_used(int reset)
     return n;
 }
 
+void nn_running(int kernel) { running = kernel; }
+int nn_kernel_shared(int kernel, int reset)
+{
+    return reset ? atomic_exchange(&shared[kernel], 0) : atomic_load(&shared[kernel]);
+}
+
 /* ---- a job ---- */
 
 static void mark_used(int tid)
@@ -158,20 +216,23 @@ static void mark_used(int tid)
     if (!(atomic_load_explicit(&used[tid / 64], memory_order_relaxed) & bit)) atomic_fetch_or(&used[tid / 64], bit);
 }
 
-/* Claims and runs chunks of the current job until none is left; for a worker, if the job admits it. */
-static void take_part(int tid)
+/* Claims and runs chunks of the current job until none is left; for a worker, if the job admits it. Returns how many. */
+static int64_t take_part(int tid)
 {
     uint64_t joined = UINT64_MAX; /* the job in which this thread has met the others */
+    int64_t count = 0;
     for (;;) {
         uint64_t w = atomic_load(&team.word);
         int64_t chunks = CHUNKS(w), next = NEXT(w);
-        if (next >= chunks) return;
+        if (next >= chunks) return count;
         nn_task task = atomic_load(&team.task);
         const void *ctx = atomic_load(&team.ctx);
         int threads = atomic_load(&team.threads), rendezvous = atomic_load(&team.rendezvous);
-        if (tid >= threads) return;
+        int64_t claim = atomic_load(&team.grain);
+        if (tid >= threads) return count;
+        if (claim > chunks - next) claim = chunks - next;
         /* If the word is still w, the job was not replaced while its fields were read. */
-        if (!atomic_compare_exchange_weak(&team.word, &w, w + 1)) continue;
+        if (!atomic_compare_exchange_weak(&team.word, &w, w + (uint64_t)claim)) continue;
         mark_used(tid);
         if (rendezvous && w >> 40 != joined) {
             int64_t all = threads < chunks ? threads : chunks;
@@ -179,17 +240,16 @@ static void take_part(int tid)
             while (atomic_load(&team.arrived) < all) sched_yield();
         }
         joined = w >> 40;
-        task(ctx, next, tid);
-        atomic_fetch_add(&team.done, 1);
+        for (int64_t i = 0; i < claim; i++) task(ctx, next + i, tid);
+        count += claim;
+        atomic_fetch_add(&team.done, claim);
     }
 }
 
 static void worker(int tid)
 {
     inside = 1;
-#ifdef __SSE__
-    _mm_setcsr(_mm_getcsr() | 0x8040); /* flush denormals, as nn_run does for the caller */
-#endif
+    nn_float_enter();
     uint64_t seen = atomic_load(&team.word) >> 40;
     for (;;) {
         take_part(tid);
@@ -247,14 +307,46 @@ static void grow(int threads)
     pthread_attr_destroy(&attr);
 }
 
-static int team_for(int64_t chunks, double ns)
+/* The work from which a job is shared. A sleeping team is woken by one large job, or when as much work has been missed in
+ * smaller ones that each would have been worth sharing. */
+static int worth_sharing(double ns)
 {
     double limit = atomic_load(&threshold);
-    if (limit < 0) limit = atomic_load(&team.sleeping) ? NN_PARALLEL_ASLEEP_NS : NN_PARALLEL_AWAKE_NS;
-    if (chunks < 2 || ns < limit || inside) return 1;
+    if (limit >= 0) return ns >= limit;
+    if (ns < NN_PARALLEL_AWAKE_NS) return 0;
+    int64_t alone = atomic_load_explicit(&team.alone_until, memory_order_relaxed);
+    if (alone && now_ns() < alone) return 0;
+    int awake = atomic_load(&team.workers) && !atomic_load(&team.sleeping);
+    if (awake || ns >= NN_PARALLEL_ASLEEP_NS) return 1;
+    return (double)atomic_fetch_add(&team.missed_ns, (int64_t)ns) + ns >= NN_PARALLEL_ASLEEP_NS;
+}
+
+static int team_for(int64_t chunks, double ns)
+{
+    if (chunks < 2 || inside) return 1;
     int n = nn_team_max();
     if (n > chunks) n = (int)chunks;
-    return n < 2 || omp_in_parallel() ? 1 : n;
+    return n < 2 || omp_in_parallel() || !worth_sharing(ns) ? 1 : n;
+}
+
+int nn_team_for(double ns)
+{
+    double limit = atomic_load(&threshold);
+    return inside || ns < (limit < 0 ? NN_PARALLEL_AWAKE_NS : limit) ? 1 : nn_team_max();
+}
+
+/* A job of the team is over, in which the caller waited `waited` ns for chunks of others, having run `own` itself in `busy`
+ * ns. A stall that has eaten much of what sharing gained since the last one means working alone for a while. */
+static void mind_stall(int64_t now, int64_t waited, int64_t busy, int64_t own)
+{
+    int64_t stall = waited - 2 * busy / (own > 0 ? own : 1);
+    team.shared_ns += busy;
+    if (stall < NN_STALL_NS || atomic_load(&threshold) >= 0) return;
+    int64_t worth = team.shared_ns > NN_STALL_FACTOR * stall;
+    team.shared_ns = 0;
+    team.alone_ns = worth ? 0 : team.alone_ns ? 2 * team.alone_ns : NN_STALL_FACTOR * stall;
+    if (team.alone_ns > NN_ALONE_MAX_NS) team.alone_ns = NN_ALONE_MAX_NS;
+    if (!worth) atomic_store(&team.alone_until, now + team.alone_ns);
 }
 
 void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanoseconds)
@@ -271,26 +363,41 @@ void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanosecon
     }
     grow(n);
     if (team.workers + 1 < n) n = team.workers + 1;
+    int rendezvous = atomic_load(&threshold) == 0;
+    if (rendezvous && n > 1 && running >= 0) atomic_store(&shared[running], 1);
+    double grain = rendezvous ? 1 : (double)chunks * NN_CLAIM_NS / (nanoseconds + 1);
+    double most = (double)chunks / (4 * n);
+    if (grain > most) grain = most;
     atomic_store(&team.task, task);
     atomic_store(&team.ctx, ctx);
     int grown = n > atomic_exchange(&team.threads, n);
-    atomic_store(&team.rendezvous, atomic_load(&threshold) == 0);
+    atomic_store(&team.rendezvous, rendezvous);
+    atomic_store(&team.grain, grain > 1 ? (int64_t)grain : 1);
     atomic_store(&team.arrived, 0);
     atomic_store(&team.done, 0);
     team.epoch = (team.epoch + 1) & 0xffffff;
     atomic_store(&team.word, WORD(team.epoch, chunks, 0));
     if (grown || atomic_load(&team.sleeping)) {
+        atomic_store(&team.missed_ns, 0);
+        nn_follow_affinity(); /* from the next job on */
         pthread_mutex_lock(&team.sleep_lock);
         pthread_cond_broadcast(&team.wake);
         if (grown) pthread_cond_broadcast(&team.wanted);
         pthread_mutex_unlock(&team.sleep_lock);
     }
+    int64_t start = now_ns(), done = 0;
     inside = 1;
-    take_part(0);
+    int64_t own = take_part(0);
     inside = 0;
     for (int i = 0; atomic_load(&team.done) < chunks; i++)
-        if (i < NN_SPINS_BEFORE_YIELD) relax();
-        else sched_yield();
+        if (i < NN_SPINS_BEFORE_YIELD) {
+            relax();
+        } else {
+            if (!done) done = now_ns();
+            sched_yield();
+        }
+    int64_t now = now_ns();
+    mind_stall(now, done ? now - done : 0, (done ? done : now) - start, own);
     pthread_mutex_unlock(&team.busy);
 }
 
@@ -305,11 +412,16 @@ static void child_after_fork(void)
     pthread_cond_init(&team.wake, NULL);
     pthread_cond_init(&team.wanted, NULL);
     atomic_store(&team.sleeping, 0);
+    atomic_store(&team.alone_until, 0);
+    atomic_store(&usual, 0); /* the child may be given other CPUs */
+    atomic_store(&quota, 0);
     team.workers = 0;
 }
 
 __attribute__((constructor)) static void at_load(void)
 {
+    const char *named = getenv("OMP_NUM_THREADS");
     openmp_default = omp_get_max_threads();
+    openmp_named = named && *named;
     pthread_atfork(before_fork, parent_after_fork, child_after_fork);
 }

@@ -92,7 +92,7 @@
 #define NN_POOL_CHUNK 8192
 #define NN_ROWS_CHUNK 4096
 /* One thread's time for such rows, in ns: per byte, and per row. */
-#define NN_ROWS_NS_PER_BYTE 0.25
+#define NN_ROWS_NS_PER_BYTE 0.125
 #define NN_ROWS_NS 10.0
 /* Sums along rows: the block added in vectors, and the piece that is one chunk; across rows: rows of a block and of a
  * piece, and the vectors of columns in a chunk. */
@@ -105,8 +105,8 @@
 #define NN_GATHER_COLUMNS 1024
 /* Groups of random numbers (or of dropout's decisions) per chunk; one thread's time per number, in ns. */
 #define NN_RANDOM_CHUNK 256
-#define NN_RANDOM_NS 3.0
-#define NN_DROPOUT_NS 1.0
+#define NN_RANDOM_NS 2.5
+#define NN_DROPOUT_NS 2.0
 
 /* ---- normalization: `make bench-kernels ONLY=norm` ---- */
 
@@ -126,22 +126,30 @@
 /* Numbers per chunk of local response normalization. */
 #define NN_LRN_CHUNK 8192
 
-/* ---- threads: `make bench-steps` ---- */
+/* ---- threads: `make bench-system` ---- */
 
-/* One thread's speed, from which the threads of an operation follow: ns = bytes / NN_GBPS, flops / NN_GFLOPS. */
-#define NN_GBPS 12.0
-#define NN_GFLOPS 60.0
+/* One thread's speed on data in its caches, from which the threads of an operation follow: ns = bytes / NN_GBPS,
+ * flops / NN_GFLOPS. Work in memory takes longer and is far beyond the thresholds. */
+#define NN_GBPS 70.0
+#define NN_GFLOPS (6.25 * (double)LANES)
 
 /* Work in ns from which a second thread pays: when the team is awake, and when it must be woken. */
 #define NN_PARALLEL_AWAKE_NS 5000.0
-#define NN_PARALLEL_ASLEEP_NS 40000.0
+#define NN_PARALLEL_ASLEEP_NS 80000.0
+/* Work that a thread claims at a time, where chunks are smaller. */
+#define NN_CLAIM_NS 1000.0
+/* A wait this much longer than two chunks take is a stall. Unless so many times its length was shared before it, the
+ * caller then works alone for as many, and twice as long each time, at most NN_ALONE_MAX_NS. */
+#define NN_STALL_NS 100000
+#define NN_STALL_FACTOR 4
+#define NN_ALONE_MAX_NS 1000000000
 /* Chunks per thread, at least, of products and convolutions: a thread that comes late finds less to do. */
 #define NN_CHUNKS_PER_THREAD 4
 /* How long an idle thread spins before it sleeps, and the spins between two looks at the clock. */
 #define NN_SPIN_NS 100000
 #define NN_SPINS_PER_LOOK 64
 /* Spins of a caller that waits for the last chunks, before it yields its core. */
-#define NN_SPINS_BEFORE_YIELD 2000
+#define NN_SPINS_BEFORE_YIELD 1000
 
 /* ---- memory: `make bench-steps` ---- */
 

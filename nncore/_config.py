@@ -28,8 +28,10 @@ def set_num_threads(n):
 def _threads_reason():
     """What the default number of threads follows from."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    asked = os.environ.get("OMP_NUM_THREADS")
-    return (f"OMP_NUM_THREADS={asked}; " if asked else "") + f"{cpus} CPUs allowed; set_num_threads changes it"
+    asked, quota = os.environ.get("OMP_NUM_THREADS"), runtime.cgroup_cpus()
+    reasons = [f"OMP_NUM_THREADS={asked}"] if asked else []
+    reasons += [f"{cpus} CPUs allowed"] + ([f"quota of {quota} CPUs"] if quota else [])
+    return "; ".join([*reasons, "set_num_threads changes it"])
 
 
 def set_conv_algorithm(name):

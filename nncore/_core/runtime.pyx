@@ -37,9 +37,12 @@ cdef extern from "nncore.h" nogil:
     void nn_hold_team(int hold)
     int nn_team_max()
     int nn_get_num_threads()
+    void nn_follow_affinity()
+    int nn_cgroup_cpus(const char *root, const char *membership)
     void nn_set_parallel_threshold(double ns)
     double nn_get_parallel_threshold()
     int nn_threads_used(int reset)
+    int nn_kernel_shared(int kernel, int reset)
 
 
 cdef list stopwatch = None  # [(kernel, seconds per call)] while kernels are timed
@@ -189,7 +192,15 @@ def set_num_threads(int n):
 
 
 def get_num_threads():
+    """How many threads kernels may use: what `set_num_threads` said; else OMP_NUM_THREADS; else the CPUs of the
+    process's affinity mask, at most the control group's quota. A lower limit set through OpenMP (threadpoolctl) counts."""
+    nn_follow_affinity()
     return nn_get_num_threads()
+
+
+def cgroup_cpus(root="/sys/fs/cgroup", membership="/proc/self/cgroup"):
+    """CPUs that the quotas of the control groups (version 1 or 2) allow, rounded up; None: no limit."""
+    return nn_cgroup_cpus(os.fsencode(root), os.fsencode(membership)) or None
 
 
 def set_parallel_threshold(double nanoseconds):
@@ -203,8 +214,13 @@ def threads_used(bint reset=True):
     return nn_threads_used(reset)
 
 
+def kernels_shared(bint reset=True):
+    """Names of the kernels that ran on more than one thread, at a parallel threshold of 0, since the last reset."""
+    return [name for i, name in enumerate(KERNELS) if nn_kernel_shared(i, reset)]
+
+
 def empty_cache():
-    """Returns cached large memory blocks to the operating system."""
+    """Returns cached memory to the operating system, but for blocks of less than 64 KiB."""
     nn_empty_cache()
 
 

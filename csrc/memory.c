@@ -4,6 +4,9 @@
  * Classes are 4 per octave (waste at most 25 %), multiples of 64 bytes. Small blocks are carved from 8 MiB
  * slabs, large ones mapped alone; both are 2 MiB-aligned and advised as huge pages. Large blocks start at
  * varying offsets, so that the streams of one kernel do not collide in the same cache sets (4 KiB aliasing).
+ *
+ * Beyond that, the blocks idle longest go back to the system: large ones whole, those of NN_PAGES_BYTES and more within a slab
+ * by their pages, while their addresses wait in `hollow`.
  */
 #define _GNU_SOURCE
 #include "nncore.h"
@@ -16,6 +19,7 @@
 
 #define ALIGN ((size_t)64)
 #define HUGE ((size_t)2 << 20)
+#define PAGE ((size_t)4096)
 
 typedef struct block {
     struct block *next;
@@ -23,7 +27,7 @@ typedef struct block {
 
 static struct {
     pthread_mutex_t lock;
-    block *freed[256];
+    block *freed[256], *hollow[256];
     uint64_t used_at[256], clock; /* when a class was last asked for or given back */
     char *slab, *slab_end;
     unsigned skew;
@@ -103,6 +107,9 @@ void *nn_alloc(size_t bytes)
     if (p) {
         heap.freed[c] = ((block *)p)->next;
         heap.cached -= (int64_t)size;
+    } else if (heap.hollow[c]) {
+        p = heap.hollow[c];
+        heap.hollow[c] = ((block *)p)->next;
     } else if (size >= HUGE) {
         p = map_aligned(mapped_size(size));
         if (p) {
@@ -125,18 +132,33 @@ void *nn_alloc(size_t bytes)
 
 static size_t size_of_class(int c) { return (size_t)(4 + (c - 4) % 4 + 1) << ((c - 4) / 4 + 8 - 2); } /* c >= 4 */
 
-/* Unmaps a cached block of the large class that has been idle longest: what a steady step uses stays. */
+/* The pages that lie within a block, but for the one that holds its link. */
+static void give_back_pages(block *b, size_t size)
+{
+    uintptr_t from = ((uintptr_t)(b + 1) + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
+    uintptr_t to = ((uintptr_t)b + size) & ~(uintptr_t)(PAGE - 1);
+    madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+/* Gives back a cached block of the class that has been idle longest: what a steady step uses stays. */
 static int drop_oldest(void)
 {
     size_t size;
     int oldest = -1;
-    for (int c = class_of(HUGE, &size); c < 256; c++)
+    for (int c = class_of(NN_PAGES_BYTES, &size); c < 256; c++)
         if (heap.freed[c] && (oldest < 0 || heap.used_at[c] < heap.used_at[oldest])) oldest = c;
     if (oldest < 0) return 0;
     block *b = heap.freed[oldest];
+    size = size_of_class(oldest);
     heap.freed[oldest] = b->next;
-    heap.cached -= (int64_t)size_of_class(oldest);
-    unmap(b, size_of_class(oldest));
+    heap.cached -= (int64_t)size;
+    if (size >= HUGE) {
+        unmap(b, size);
+    } else {
+        give_back_pages(b, size);
+        b->next = heap.hollow[oldest];
+        heap.hollow[oldest] = b;
+    }
     return 1;
 }
 
@@ -157,7 +179,7 @@ void nn_free(void *p, size_t bytes)
     pthread_mutex_unlock(&heap.lock);
 }
 
-/* Returns the large blocks to the system; slabs stay, as their blocks may be in use. */
+/* Returns what is cached to the system, but for blocks too small for a page of their own. */
 void nn_empty_cache(void)
 {
     pthread_mutex_lock(&heap.lock);

@@ -156,6 +156,8 @@
 /* Small blocks are carved from slabs; at least this much of what was freed is kept for reuse. */
 #define NN_SLAB_BYTES ((size_t)8 << 20)
 #define NN_KEEP_BYTES ((int64_t)256 << 20)
+/* Blocks within a slab from this size on can give their pages back. */
+#define NN_PAGES_BYTES ((size_t)64 << 10)
 /* Large blocks start at a line (64 bytes) of a 4 KiB page that moves on by NN_SKEW_STEP from block to block; the two
  * are coprime, so that neighbours in time are far apart. */
 #define NN_SKEW_LINES 61

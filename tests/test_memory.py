@@ -1,6 +1,7 @@
 """The caching allocator: alignment, reuse, statistics, limits."""
 
 import gc
+import sys
 import threading
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import nncore
 from nncore._core import runtime, tensor
 
-from . import shapes
+from . import shapes, test_threads
 
 from_array, new_empty, new_zeros = tensor.from_array, tensor.new_empty, tensor.new_zeros
 
@@ -115,6 +116,79 @@ def test_steady_steps_ask_the_system_for_nothing():
     assert len(set(sizes[2:])) == 1, sizes
 
 
+def conv_net():
+    nn = nncore.nn
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 49, 10))
+
+
+def mlp():
+    nn = nncore.nn
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(256, 300), nn.ReLU(), nn.Linear(300, 300), nn.Tanh(), nn.Linear(300, 10)
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts Linux's page faults")
+@pytest.mark.parametrize("net", [mlp, conv_net])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_steady_steps_fault_no_page(net, threads):
+    """50 warm training steps touch no page that the process did not have. (The system may take pages away to move
+    them, and Python's own heap may grow: so one of several runs.)"""
+    import resource
+
+    if not shapes.slack_is_visible():
+        pytest.skip("this build keeps no blocks")
+    runtime.set_num_threads(threads)
+    net = net()
+    optimizer = nncore.optim.Adam(net.parameters())
+    x, y = nncore.randn(64, 1, 16, 16), nncore.tensor(np.arange(64) % 10)
+
+    def steps(n):
+        for _ in range(n):
+            optimizer.zero_grad()
+            nncore.nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+
+    steps(10)
+    found = []
+    for _ in range(8):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        steps(50)
+        found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        if found[-1] == 0:
+            return
+    raise AssertionError(f"page faults in 50 steps: {found}")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_random_shapes_leave_a_bounded_process():
+    """Steps of ever other sizes: after the first ones the process hardly grows, and nothing stays in use. (A process
+    of its own; 10,000 steps: benchmarks/system.py.)"""
+    code = """
+import gc, numpy as np, nncore
+from nncore import nn
+rng = np.random.default_rng(0)
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+def steps(n):
+    for _ in range(n):
+        batch, width, side = (int(v) for v in rng.integers((1, 1, 6), (200, 400, 40)))
+        net = nn.Sequential(nn.Linear(width, int(rng.integers(1, 400))), nn.ReLU())
+        net(nncore.randn(batch, width)).sum().backward()
+        net = nn.Sequential(nn.Conv2d(2, int(rng.integers(1, 20)), 3), nn.Tanh(), nn.MaxPool2d(2))
+        net(nncore.randn(1 + batch // 4, 2, side, side)).sum().backward()
+    del net
+    gc.collect()
+steps(300)
+before, used, peak = resident(), nncore.memory_stats()["in_use"], nncore.memory_stats()["peak"]
+steps(900)
+print(resident() - before, nncore.memory_stats()["in_use"] - used, peak)
+"""
+    grown, in_use, peak = (int(v) for v in test_threads.python(code).split())
+    assert in_use == 0
+    assert grown < 4 * peak + (32 << 20), f"grew by {grown >> 20} MiB; at most {peak >> 20} MiB were in use at once"
+
+
 def test_empty_cache():
     """Large cached blocks go back to the system; tensors in use are untouched."""
     if not shapes.slack_is_visible():
@@ -136,6 +210,36 @@ def test_empty_cache():
     t = new_empty((3_000_000,), 0)
     np.asarray(t)[:] = 2
     assert (np.asarray(kept) == 7).all()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_of_every_block_goes_back():
+    """Blocks that share a mapping with others give their pages back too, and serve again as blocks of their size."""
+    if not shapes.slack_is_visible():
+        pytest.skip("this build keeps no blocks")
+
+    def resident():
+        with open("/proc/self/statm") as f:
+            return int(f.read().split()[1]) * 4096
+
+    sizes = (20_000, 100_000, 400_000)  # float32: from 80 kB to 1.6 MB
+    kept = [new_zeros((n,), 0) for n in sizes]
+    nncore.empty_cache()
+    before = stats()["cached"]
+    blocks = [new_zeros((n,), 0) for n in sizes for _ in range(60)]
+    full = resident()
+    del blocks
+    assert stats()["cached"] - before >= 4 * 60 * sum(sizes)
+    nncore.empty_cache()
+    assert stats()["cached"] <= before
+    assert full - resident() > 0.8 * 4 * 60 * sum(sizes)
+    blocks = [new_empty((n,), 0) for n in sizes for _ in range(60)]
+    for i, t in enumerate(blocks):
+        np.asarray(t)[:] = i
+    assert all((np.asarray(t) == i).all() for i, t in enumerate(blocks))
+    assert not any(np.asarray(t).any() for t in kept)
+    del blocks
+    nncore.empty_cache()
 
 
 def test_the_cache_does_not_grow_without_end():

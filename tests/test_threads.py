@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 
 import numpy as np
@@ -56,6 +55,109 @@ def test_omp_num_threads():
         env = {"OMP_NUM_THREADS": ""}
         assert python(f"import os; os.sched_setaffinity(0, [{one}]); {code}", **env) == "1"
         assert 1 <= int(python(code, **env)) <= len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_affinity_is_followed():
+    """The CPUs allowed later count too, until somebody sets a number."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one CPU")
+    code = """
+import os, nncore
+all = os.sched_getaffinity(0)
+found = [nncore.get_num_threads()]
+nncore.randn(1000000).exp()
+for cpus in ([min(all)], all):
+    os.sched_setaffinity(0, cpus)
+    found.append(nncore.get_num_threads())
+nncore.set_num_threads(3)
+os.sched_setaffinity(0, [min(all)])
+found.append(nncore.get_num_threads())
+pid = os.fork()
+if pid == 0:
+    os._exit(nncore.get_num_threads())
+print(*found, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    n = str(len(os.sched_getaffinity(0)))
+    assert python(code, OMP_NUM_THREADS="").split()[1:] == ["1", n, "3", "3"]
+    named = python(code, OMP_NUM_THREADS="5").split()
+    assert named == ["5", "5", "5", "3", "3"], "a number in the environment is meant"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_counts_its_own_cpus():
+    """A forked worker that is given one CPU uses one thread."""
+    code = """
+import os, nncore
+nncore.get_num_threads()
+pid = os.fork()
+if pid == 0:
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    os._exit(nncore.get_num_threads())
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    if hasattr(os, "sched_setaffinity"):
+        assert python(code, OMP_NUM_THREADS="") == "1"
+
+
+QUOTAS = {
+    "version 2": ("0::/\n", {"cpu.max": "150000 100000"}, 2),
+    "version 2, whole": ("0::/\n", {"cpu.max": "200000 100000"}, 2),
+    "version 2, less than one": ("0::/\n", {"cpu.max": "20000 100000"}, 1),
+    "version 2, no limit": ("0::/\n", {"cpu.max": "max 100000"}, None),
+    "version 2, own group": ("0::/a/b\n", {"a/b/cpu.max": "300000 100000", "a/cpu.max": "max 100000"}, 3),
+    "version 2, group above": ("0::/a/b\n", {"a/b/cpu.max": "700000 100000", "a/cpu.max": "50000 50000"}, 1),
+    "version 2, group of the host": ("0::/docker/x\n", {"cpu.max": "400000 100000"}, 4),
+    "version 1": ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+    "version 1, no limit": ("3:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+    "version 1, several controllers": (
+        "5:memory:/x\n4:cpu,cpuacct:/a\n",
+        {"cpu,cpuacct/a/cpu.cfs_quota_us": "100001", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"},
+        2,
+    ),
+    "version 1, linked": (
+        "4:cpuacct,cpu:/a\n",
+        {"cpu/a/cpu.cfs_quota_us": "100000", "cpu/a/cpu.cfs_period_us": "100000"},
+        1,
+    ),
+    "both versions": (
+        "1:cpu:/\n0::/b\n",
+        {"cpu/cpu.cfs_quota_us": "600000", "cpu/cpu.cfs_period_us": "100000", "b/cpu.max": "500000 100000"},
+        5,
+    ),
+    "another controller's": ("2:cpuset:/a\n", {"cpuset/a/cpu.max": "100000 100000"}, None),
+    "huge": ("0::/\n", {"cpu.max": "9000000000000000 1000"}, 256),
+    "period of 0": ("0::/\n", {"cpu.max": "100000 0"}, None),
+    "nonsense": ("0::\n:::\nx\n\n0::/\n", {"cpu.max": "many 100000"}, None),
+    "empty files": ("", {"cpu.max": ""}, None),
+}
+
+
+@pytest.mark.parametrize("name", QUOTAS)
+def test_control_groups(tmp_path, name):
+    """The quota of the process's control group and of those above it, in both versions, in CPUs rounded up."""
+    membership, files, expected = QUOTAS[name]
+    (tmp_path / "cgroup").write_text(membership)
+    for path, text in files.items():
+        file = tmp_path / "fs" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n")
+    assert runtime.cgroup_cpus(tmp_path / "fs", tmp_path / "cgroup") == expected
+
+
+def test_no_control_groups(tmp_path):
+    """Files that are not there limit nothing; long names do no harm."""
+    assert runtime.cgroup_cpus(tmp_path, tmp_path / "none") is None
+    (tmp_path / "long").write_text("0::/" + "a/" * 250 + "\n7:" + "cpu," * 200 + ":/" + "b" * 300)
+    assert runtime.cgroup_cpus(tmp_path, tmp_path / "long") is None
+    assert runtime.cgroup_cpus("/" + "c" * 3000, tmp_path / "long") is None
+    assert runtime.cgroup_cpus() is None or runtime.cgroup_cpus() >= 1
+
+
+def test_threadpoolctl_sees_the_team():
+    """The OpenMP that it lists is the one that limits us."""
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
+    assert any(lib["user_api"] == "openmp" for lib in threadpoolctl.threadpool_info())
 
 
 def test_threadpoolctl():
@@ -111,15 +213,58 @@ def test_the_team_grows_and_shrinks(rng):
         tolerance.same_bits(np.asarray(y), -x)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="this system does not count threads' time")
 def test_idle_threads_sleep():
-    """After work, the team costs no CPU time."""
-    runtime.set_num_threads(4)
-    runtime.set_parallel_threshold(0.0)
-    elementwise.ewise(runtime.OPS["neg"], from_array(np.ones(100_000, np.float32)))
+    """After work the team comes to rest: from then on its threads are given no CPU time at all."""
+    code = """
+import os, time, numpy as np, nncore
+from nncore._core import runtime
+from nncore.tests.test_threads import from_array, elementwise
+before = set(os.listdir("/proc/self/task"))
+runtime.set_num_threads(4)
+runtime.set_parallel_threshold(0.0)
+elementwise.ewise(runtime.OPS["neg"], from_array(np.ones(100_000, np.float32)))
+assert runtime.threads_used() == 4
+team = set(os.listdir("/proc/self/task")) - before
+def used():
+    return [open(f"/proc/self/task/{t}/schedstat").read().split()[0] for t in sorted(team)]
+rest = False
+for _ in range(100):
+    former = used()
     time.sleep(0.05)
-    before = time.process_time()
-    time.sleep(0.3)
-    assert time.process_time() - before < 0.15
+    rest = used() == former
+    if rest:
+        break
+print(len(team), rest)
+""".replace("nncore.tests", __package__)
+    assert python(code, OPENBLAS_NUM_THREADS="1") == "3 True"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="this system does not list threads")
+def test_callers_share_one_team():
+    """8 Python threads that compute at once start no more threads than one of them would."""
+    code = """
+import os, threading, nncore
+from nncore._core import runtime
+from nncore.tests.test_threads import work
+def count():
+    return len(os.listdir("/proc/self/task"))
+runtime.set_num_threads(3)
+runtime.set_parallel_threshold(0.0)
+alone = count()
+most, barrier = [], threading.Barrier(8)
+def caller(i):
+    barrier.wait()
+    for _ in range(10):
+        work(i)
+        most.append(count())
+callers = [threading.Thread(target=caller, args=(i,)) for i in range(8)]
+for t in callers: t.start()
+for t in callers: t.join()
+assert runtime.threads_used() == 3
+print(max(most) - alone)
+""".replace("nncore.tests", __package__)
+    assert int(python(code, OPENBLAS_NUM_THREADS="1")) <= 8 + 2
 
 
 def test_floating_point_state_of_the_caller(dtype):

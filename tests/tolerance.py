@@ -40,6 +40,7 @@ def same_bits(actual, expected, what=""):
         a, e = np.ascontiguousarray(actual), np.ascontiguousarray(expected)
         same = (a.view(bits) == e.view(bits)) | (np.isnan(a) & np.isnan(e))
     if not same.all():
+        actual, expected, same = (np.atleast_1d(v) for v in (actual, expected, same))
         i = np.unravel_index(np.argmin(same), same.shape)
         raise AssertionError(
             f"{what}: {(~same).sum()} of {same.size} differ; first at {tuple(map(int, i))}: {actual[i]!r}, "

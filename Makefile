@@ -8,7 +8,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check -q
 # pinned: a new release must not turn CI red
 LINT   := ruff==0.17.6 clang-format==23.1.5
 
-.PHONY: help prereqs build demo test debug-test lint format bench bench-kernels bench-steps bench-report bench-rnn wheel wheel-test sdist sdist-test clean
+.PHONY: help prereqs build demo test debug-test lint format bench bench-kernels bench-steps bench-report bench-rnn bench-system wheel wheel-test sdist sdist-test clean
 
 help:
 	@echo "demo         set up, build, train the embedded handwritten digits"
@@ -20,6 +20,7 @@ help:
 	@echo "bench-steps  whole training steps (beside torch, if it is installed in $(VENV)), import time"
 	@echo "bench-report   the tables of docs/performance.md, from the newest results"
 	@echo "bench-rnn    recurrent layers (beside torch, if it is installed in $(VENV))"
+	@echo "bench-system memory, threads, idle CPU time, a busy machine"
 	@echo "wheel        manylinux wheel in wheelhouse/;  wheel-test: try it in a fresh environment"
 	@echo "sdist        source archive in dist/;         sdist-test: install it away from the checkout"
 
@@ -81,8 +82,13 @@ bench-steps: build
 
 bench-report: build
 	$(PY) -m benchmarks.report
+
 bench-rnn: build
 	$(PY) -m benchmarks.recurrent
+
+bench-system: build
+	$(PY) -m benchmarks.system
+	$(PY) -m benchmarks.busy
 
 sdist: $(VENV)/ready
 	@$(PIP) install build

@@ -96,7 +96,7 @@ def randomness(rng, dtype):
 
 def optimizers(rng, dtype):
     out = []
-    for build in OPTIMIZERS.values():
+    for build in OPTIMIZERS:
         p = nn.Parameter(rng.standard_normal((60, 1000)).astype(dtype))
         opt = build([p])
         for _ in range(3):
@@ -106,15 +106,51 @@ def optimizers(rng, dtype):
     return out
 
 
-OPTIMIZERS = {
-    "SGD": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
-    "Adam": lambda p: optim.Adam(p),
-    "AdamW": lambda p: optim.AdamW(p),
-}
-WORK = (linear, convolution, pooling, operations, reductions, rows, indexing, randomness, optimizers)
+# Each optimizer that there is, and one with momentum.
+OPTIMIZERS = [v for v in vars(optim).values() if isinstance(v, type) and issubclass(v, optim.Optimizer)]
+OPTIMIZERS = [v for v in OPTIMIZERS if v is not optim.Optimizer]
+OPTIMIZERS.append(lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True))
+
+
+def clipping(rng, dtype):
+    out = []
+    for clip in (nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_):
+        parameters = [nn.Parameter(rng.standard_normal(n).astype(dtype)) for n in (50_000, 70, 200_000)]
+        for p in parameters:
+            p.grad = p.detach() * 2
+        norm = clip(parameters, 0.5)
+        out += [p.grad for p in parameters] + [norm] * (norm is not None)
+    return out
+
+
+def recurrent(rng, dtype):
+    nncore.manual_seed(2)
+    out = []
+    for layer in (nn.RNN, nn.LSTM, nn.GRU):
+        net = layer(30, 70, bidirectional=True)
+        net = net.double() if dtype == np.float64 else net
+        x = leaf(rng, dtype, 9, 200, 30)
+        out += [*both_ways(lambda x, n=net: n(x)[0], x, rng=rng), *(p.grad for p in net.parameters())]
+    return out
+
+
+WORK = (
+    linear,
+    convolution,
+    pooling,
+    operations,
+    reductions,
+    rows,
+    indexing,
+    randomness,
+    optimizers,
+    clipping,
+    recurrent,
+)
 ON_ONE_THREAD = {
     "probe_fma": "measures one thread",
     "probe_copy": "measures one thread",
+    "index": "checks integers one by one: bandwidth-bound, and mostly few",
 }
 
 
@@ -147,12 +183,6 @@ def test_every_kernel_is_shared(isa):
     assert sorted(shared & ON_ONE_THREAD.keys()) == []
     assert sorted(set(runtime.KERNELS) - shared - ON_ONE_THREAD.keys()) == [], "add work for these to WORK"
     assert set(ON_ONE_THREAD) <= set(runtime.KERNELS)
-
-
-def test_every_optimizer_is_there():
-    """Each optimizer is among those above."""
-    public = {n for n, v in vars(optim).items() if isinstance(v, type) and issubclass(v, optim.Optimizer)}
-    assert sorted(public - OPTIMIZERS.keys() - {"Optimizer"}) == []
 
 
 # ---- operations and layers: those of the gradient checks, which are all there are ----
@@ -219,6 +249,10 @@ NO_BATCH = {
     "nn.NLLLoss": "sums over the batch",
     "nn.LogSoftmax": "that entry normalizes along the batch; see LAYERS",
     "nn.Conv1d same": "that entry has no batch axis",
+    "nn.RNNCell relu": "that entry has no batch axis",
+    "nn.RNN": "the batch is the second axis; see LAYERS",
+    "nn.LSTM": "as nn.RNN",
+    "nn.GRU": "as nn.RNN",
 }
 # More of the layers, in sizes at which kernels cut their work differently: name -> (build, shape of a sample)
 LAYERS = {
@@ -235,6 +269,9 @@ LAYERS = {
     "nn.Softmax": (lambda: nn.Softmax(-1), (100,)),
     "nn.LogSoftmax": (lambda: nn.LogSoftmax(-1), (100,)),
     "nn.Tanh": (nn.Tanh, (1000,)),
+    "nn.RNN": (lambda: nn.RNN(20, 33, batch_first=True), (5, 20)),
+    "nn.LSTM": (lambda: nn.LSTM(20, 70, 2, bidirectional=True, batch_first=True), (5, 20)),
+    "nn.GRU": (lambda: nn.GRU(20, 33, batch_first=True), (5, 20)),
 }
 
 
@@ -271,13 +308,13 @@ def test_every_layer_in_batches(isa, rng):
     input is the batch, or NO_BATCH says why not."""
     checked = {n.split(" ")[0] for n in LAYERS}
     for name, (build, arrays) in test_gradients.MODULES.items():
-        if name in NO_BATCH:
+        if name in NO_BATCH or name.split(" ")[0] in NO_BATCH:
             continue
         x = np.asarray(arrays[0])
         in_batches(name, build().eval(), x, rng.permutation(np.concatenate([x, -x, 2 * x])), rng)
         checked.add(name.split(" ")[0])
     layers = {f"nn.{n}" for n, v in vars(nn).items() if isinstance(v, type) and issubclass(v, nn.Module)}
-    missing = layers - checked - NO_BATCH.keys() - {"nn.Module", "nn.ModuleList"}
+    missing = layers - checked - NO_BATCH.keys() - test_gradients.EXEMPT.keys()
     assert sorted(missing) == []
     assert set(NO_BATCH) <= layers | set(test_gradients.MODULES)
     assert all(NO_BATCH.values())

@@ -42,7 +42,14 @@ def linear(rng, dtype):
 
 def convolution(rng, dtype):
     x, w, b = leaf(rng, dtype, 20, 33, 9, 8), leaf(rng, dtype, 70, 33, 3, 3), leaf(rng, dtype, 70)
-    return both_ways(lambda x, w, b: F.conv2d(x, w, b, padding=1), x, w, b, rng=rng)
+    out, former = [], nncore.get_conv_algorithm()
+    for algorithm in ("direct", "winograd2", "winograd4"):
+        nncore.set_conv_algorithm(algorithm)
+        for t in (x, w, b):
+            t.grad = None
+        out += both_ways(lambda x, w, b: F.conv2d(x, w, b, padding=1), x, w, b, rng=rng)
+    nncore.set_conv_algorithm(former)
+    return out
 
 
 def pooling(rng, dtype):

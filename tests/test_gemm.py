@@ -251,7 +251,8 @@ def test_packed_both_ways(isa, dtype, rng):
 
 
 @pytest.mark.parametrize(
-    "m,n,k", [(1, 600, 70), (200, 70, 40), (500, 3, 70), (50, 300, 700), (7, 1, 5), (100, 900, 5000)]
+    "m,n,k",
+    [(1, 600, 70), (200, 70, 40), (500, 3, 70), (50, 300, 700), (7, 1, 5), (100, 900, 5000), (760, 192, 70)],
 )
 def test_threads(isa, dtype, rng, m, n, k):
     """1, 2, 3 and 7 threads give the same bits, and all of them take part where the work can be cut."""

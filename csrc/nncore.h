@@ -277,20 +277,41 @@ typedef struct {
     void *packed;
 } nn_winograd_pack_args;
 
+/* Convolution over channels-last data with narrow groups, C channels read and K written in each; w, as depthwise_pack writes
+ * it, is [kernel][C][groups * K].
+ *     y[g, k] = act(sum over taps t and c of x[stride g + dilation t - padding, c] w[t, c, k] + bias[k])
+ * x being 0 outside of its extents. transposed: the gradient for x of a convolution with these strides; x is dy then, y dx:
+ *     y[g, k] = sum over t, c and those p with stride p + dilation t - padding = g of x[p, c] w[t, c, k]
+ * depthwise_weight (not transposed): dw[t, c, k] = sum over images and g of dy[g, k] x[stride g + dilation t - padding, c].
+ * depthwise_pack takes all taps; it has no use for `position`. */
+typedef struct {
+    int transposed;
+    int64_t N, C, K, groups;
+    int64_t in[3], out[3], kernel[3], stride[3], padding[3], dilation[3];
+    const void *x, *packed;
+    void *y;
+    nn_epilogue epilogue; /* bias [groups * K] */
+    const void *dy;       /* depthwise_weight: in place of packed, y, epilogue */
+    void *dw;
+    void *scratch;
+} nn_depthwise_args;
+
 /* Pooling over channels-last data. Along axis d, the window of output o is the elements start[d][o] + i step[d],
  * i < count[d][o], all within the image. max: largest element, and with `index` where it stood (flat position in the image);
- * else the sum of the window / divisor[o], o flat over the outputs. backward: dx from dy, and from index if max. */
+ * else scale[o] times the sum of the window, o flat over the outputs. backward: dx from dy, and from index if max; the
+ * windows that hold element i along axis d are cover[d][k], cover_at[d][i] <= k < cover_at[d][i + 1], ascending. */
 typedef struct {
     int max;
     int64_t N, C;
     int64_t in[3], out[3], step[3];
-    const int64_t *start[3], *count[3];
-    const double *divisor;
+    const int64_t *start[3], *count[3], *cover_at[3], *cover[3];
+    const double *scale;
     const void *x;
     void *y;
     int32_t *index;
     const void *dy;
     void *dx;
+    void *scratch;
 } nn_pool_args;
 
 /* y = 0 */
@@ -361,6 +382,19 @@ typedef struct {
     void *dx;
     void *scratch;
 } nn_lrn_args;
+
+/* Padding: y[o] = x[i], i[d] = from[d][o[d]], or value where one of them is -1. After the last axis, `inner` numbers stay
+ * together; its table is given as runs {first output, first input or -1, length}. Elements are moved, not computed with, so
+ * int64 passes as float64. backward: y is dx, x is dy, and the outputs made from input i of axis d (not the last) are into[d][k],
+ * into_at[d][i] <= k < into_at[d][i + 1], ascending. */
+typedef struct {
+    int ndim;
+    int64_t in[NN_MAX_DIMS], out[NN_MAX_DIMS], inner, runs;
+    const int64_t *from[NN_MAX_DIMS], *into_at[NN_MAX_DIMS], *into[NN_MAX_DIMS], *run;
+    int64_t value; /* the bits of a number of the dtype, in its first bytes */
+    const void *x;
+    void *y;
+} nn_pad_args;
 
 /* Measures the machine: FLOP/s of independent FMAs in registers; bytes/s of y = x, read plus written. */
 typedef struct {

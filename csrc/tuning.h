@@ -2,7 +2,8 @@
  * a change. Machine and date: AMD EPYC 9R14-class Zen 4 (2 cores, 32 KiB L1d, 1 MiB L2 each), gcc 12.2, 2026-11-21.
  *
  * NN_SUM_*, NN_NORM_PIECE to NN_NORM_SUMS, NN_EWISE_CHUNK, NN_ROWS_CHUNK, NN_STAGE_BUF, NN_CONV_C_CHUNK,
- * NN_CONV_WEIGHT_CHUNKS and the NN_WINOGRAD_* of the gradient also fix the order of a sum: another value gives other bits. */
+ * NN_CONV_WEIGHT_CHUNKS, NN_DW_PIECES and the NN_WINOGRAD_* of the gradient also fix the order of a sum: another value gives
+ * other bits. */
 #ifndef NN_TUNING_H
 #define NN_TUNING_H
 
@@ -57,6 +58,18 @@
 #define NN_CONV_PACK_NS 4.0
 #define NN_CONV_SUM_NS 2.0
 
+/* ---- depthwise convolution and narrow groups: `make bench-kernels ONLY=depthwise` ---- */
+
+/* Numbers written per chunk, at most, and chunks that a result is cut into, at least; pieces of the sum of the weight's
+ * gradient, at most. */
+#define NN_DW_WORK 65536
+#define NN_DW_PIECES 16
+/* Where a group has several inputs or outputs: outputs whose source is spread out at a time, and rows of them. */
+#define NN_DW_BLOCK 64
+#define NN_DW_LINES 8
+/* Outputs of a chunk of the weight's gradient. */
+#define NN_DW_OUTS 512
+
 /* ---- recurrent layers: `make bench-rnn` ---- */
 
 /* Rows whose products with a panel of each gate wait in cache for the pointwise part: 48 x 64 x 4 floats are 48 KiB. */
@@ -84,6 +97,9 @@
 
 /* ---- work by rows and elements: `make bench-kernels ONLY="pool bandwidth"` ----
  * A chunk is a few microseconds of work, so that claiming it costs nothing beside it, on data that stay in L1 or L2. */
+
+/* How far ahead pooling prefetches what it reads, in elements. */
+#define NN_POOL_AHEAD (2048 / (int)sizeof(real))
 
 /* Elements per chunk of elementwise work, and per staging buffer (stays in L1). */
 #define NN_EWISE_CHUNK 16384

@@ -8,7 +8,7 @@
  *   vset1 vzero             broadcast
  *   vfma(a,b,c)             a*b + c, fused where the ISA has FMA
  *   vmax(a,b) vmin(a,b)     b if either is NaN: write the operand that may be NaN second
- *   vlt vle vgt vge veq vnan  -> vmask;  vsel(m,a,b) = m ? a : b;  vmand vmor vmnot
+ *   vlt vle vgt vge veq vnan  -> vmask;  vsel(m,a,b) = m ? a : b;  vmand vmor vmnot;  vany(m): whether any lane is set
  *   vrint                   to nearest, ties to even, for |x| < 2^22 (f32) or 2^51 (f64)
  *   vscalb(x,n)             x * 2^n, n integral-valued; saturates to inf and to 0 as the product would
  *   vabs vneg vcopysign vsqrt
@@ -176,6 +176,17 @@ NN_INLINE vec vsqrt(vec x)
 }
 
 #endif
+
+NN_INLINE int vany(vmask m)
+{
+#ifdef NN_ISA_AVX512
+    return m != 0;
+#else
+    ireal any = 0;
+    for (int64_t i = 0; i < LANES; i++) any |= m[i];
+    return any != 0;
+#endif
+}
 
 #ifndef NN_ISA_AVX512
 /* 2^n as exponent bits. Split in two factors, so that a result near the ends of the range is reached. */

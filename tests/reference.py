@@ -928,6 +928,8 @@ def recurrent(mode, x, sizes, h0, c0, directions):
         last_h.append(h)
         last_c.append(c)
     return np.concatenate(outputs, 1), np.stack(last_h), np.stack(last_c)
+
+
 # ---- normalization: x is [N, P, C], the group (n, g) the points times the channels of g ----
 
 
@@ -990,3 +992,30 @@ def lrn(x, size, alpha, beta, k, dy=None):
         g = wide(dy)[r]
         dx[r], magnitude[r] = g @ (direct - through), np.abs(g) @ (direct + np.abs(through))
     return dx, magnitude
+
+
+# ---- padding: where each element of the result stands in the input (flat), or -1 ----
+
+NUMPY_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def pad_positions(shape, pad, mode):
+    """`pad` as functional.pad's."""
+    at = np.arange(int(np.prod(shape))).reshape(shape)
+    ends = [(0, 0)] * (len(shape) - len(pad) // 2) + list(zip(pad[::2], pad[1::2]))[::-1]
+    more = [(max(front, 0), max(behind, 0)) for front, behind in ends]
+    at = np.pad(at, more, NUMPY_MODES[mode], **({"constant_values": -1} if mode == "constant" else {}))
+    return at[tuple(slice(max(-f, 0), n - max(-b, 0)) for n, (f, b) in zip(at.shape, ends))]
+
+
+def pad(x, pad, mode="constant", value=0):
+    at = pad_positions(x.shape, pad, mode)
+    return np.where(at < 0, x.dtype.type(value), x.reshape(-1)[at] if x.size else x.dtype.type(value))
+
+
+def pad_backward(dy, shape, pad, mode="constant", order=1):
+    """dx in dy's precision, added to output by output, in order (-1: from the last): to be met bit for bit."""
+    at = pad_positions(shape, pad, mode).reshape(-1)[::order]
+    dx = np.zeros(int(np.prod(shape)), dy.dtype)
+    np.add.at(dx, at[at >= 0], dy.reshape(-1)[::order][at >= 0])
+    return dx.reshape(shape)

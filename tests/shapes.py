@@ -153,6 +153,25 @@ def conv_geometry(dtype):
     return [c for c in out if min(c.out) > 0]
 
 
+def conv_groups(dtype):
+    """Groups too narrow for a panel: channels around a vector, tiles of rows and points, runs of taps, chunks."""
+    _, lanes = tile(dtype)
+    out = [conv(2, 1, 1, (5, 6), (3, 3), padding=1, groups=g) for g in around(lanes, 2 * lanes) if g > 1]
+    for s in (1, 2, 3):
+        out += [conv(1, 1, 1, (h, 9), (3, 3), s, 1, groups=lanes + 1) for h in range(3, 11)]
+        out += [conv(2, 1, 1, (4, w), (3, 3), s, 1, groups=lanes + 1) for w in range(1, 14)]
+        out += [conv(1, 1, 1, (11, 12), (k, k), s, p, groups=3) for k in (2, 4, 5, 7) for p in (0, k // 2, k)]
+        out += [conv(1, 1, 1, (11, 12), (3, 2), s, 2, d, groups=lanes + 2) for d in ((2, 1), (1, 2), (3, 3), (2, 4))]
+        out += [conv(2, c, k, (6, 7), (3, 2), s, 1, groups=5) for c, k in ((1, 2), (2, 1), (2, 2), (1, 3), (3, 2))]
+        out += [conv(1, 1, 1, (19,), (5,), s, 2, 2, groups=5), conv(1, 2, 2, (3, 4, 6), (2, 3, 2), s, 1, 2, groups=3)]
+        out += [conv(1, 1, 1, (3, 4, 6), (2, 3, 3), s, 1, groups=lanes)]
+    out += [conv(2, c, k, (5, 5), (3, 3), padding=1, groups=40) for c, k in ((1, 2), (2, 2), (1, 4), (4, 4), (2, 1))]
+    out += [conv(1, 1, 1, (80, 70), (3, 3), padding=1, groups=17), conv(3, 1, 1, (40, 9), (3, 3), 2, groups=130)]
+    out += [conv(2, c, c, (2100,), (3,), 1, 1, groups=36 // c) for c in (1, 2)]  # rows cut into pieces
+    out += [conv(1, 1, 1, (5, 5), (3, 3), padding=1, groups=600), conv(17, 1, 1, (5, 4), (3, 3), groups=3)]
+    return [c for c in out if min(c.out) > 0]
+
+
 def conv_points(dtype):
     """What the gradient for the weight is cut by: blocks of points, chunks of inputs, images per piece."""
     NR, lanes = tile(dtype)
@@ -173,6 +192,7 @@ CONVS = {
     "pixels": conv_pixels,
     "geometry": conv_geometry,
     "points": conv_points,
+    "groups": conv_groups,
 }
 
 

@@ -137,6 +137,7 @@ def test_epilogue(isa, dtype, rng):
         shapes.conv(1, KC + 1, 3, (3, 3), (2, 2)),
         shapes.conv(2, 2, 3, (4, 5), (2, 2), groups=3),
         shapes.conv(2, 3, NR - 1, (30, 9), (1, 1), stride=2),
+        shapes.conv(2, 1, 1, (5, 6), (3, 3), padding=1, groups=NR + 1),
     ):
         x, w, bias, _ = operands(rng, c, dtype)
         plain = forward(c, x, w)
@@ -157,6 +158,9 @@ SEVERAL = [
     shapes.conv(2, 3, 4, (7, 8), (1, 1)),
     shapes.conv(2, 1, 1, (8, 8), (3, 3), padding=1, groups=9),
     shapes.conv(2, 2, 3, (4, 5, 6), (2, 3, 2), (2, 1, 3), 1),
+    shapes.conv(3, 1, 1, (9, 10), (3, 3), 2, 1, groups=20),
+    shapes.conv(3, 1, 2, (6, 9), (3, 2), 1, 1, groups=9),
+    shapes.conv(3, 2, 1, (6, 9), (3, 3), 2, 1, groups=9),
 ]
 
 
@@ -264,6 +268,8 @@ BY_THREADS = [
     shapes.conv(16, 3, 5, (15, 15), (3, 3), 2, 1),  # of several
     shapes.conv(16, 3, 5, (16, 16), (1, 1)),
     shapes.conv(4, 2, 3, (9, 20), (3, 3), 1, 1, groups=7),
+    shapes.conv(4, 1, 1, (30, 20), (3, 3), 1, 1, groups=37),
+    shapes.conv(2, 1, 2, (30, 20), (3, 3), 2, 1, groups=37),
     shapes.conv(16, 3, 2, (6, 7, 6), (2, 3, 2), padding=1),
 ]
 
@@ -793,4 +799,10 @@ def test_repr():
     assert "padding='same'" in repr(nn.Conv2d(2, 4, 3, padding="same"))
 
 
-COVERS = {"conv": test_every_edge, "conv_pack": test_packed_weights, "conv_weight": test_every_edge}
+COVERS = {
+    "conv": test_every_edge,
+    "conv_pack": test_packed_weights,
+    "conv_weight": test_every_edge,
+    "depthwise": test_every_edge,
+    "depthwise_weight": test_every_edge,
+}

@@ -542,6 +542,42 @@ case(
 )
 case("F.local_response_norm window", lambda x: F.local_response_norm(x, 5, 2.0, 1.25, 0.7), N(2, 7, 3))
 
+# ---- padding ----
+
+for _mode in ("constant", "reflect", "replicate", "circular"):
+    case(f"F.pad {_mode}", lambda x, m=_mode: F.pad(x, (2, 1, 1, 3), m), N(2, 4, 3))
+    case(f"F.pad {_mode} less", lambda x, m=_mode: F.pad(x, (-1, 2, 1, -2), m), N(2, 4, 3))
+    case(f"F.pad {_mode} transposed", lambda x, m=_mode: F.pad(x.T, (1, 2, 2, 0), m), N(4, 3))
+    case(
+        f"F.pad {_mode} of a convolution",
+        lambda x, w, m=_mode: F.pad(F.conv2d(x, w), (1, 2, 2, 1), m),
+        N(2, 2, 4, 5),
+        N(3, 2, 2, 3),
+    )
+case("F.pad value", lambda x: F.pad(x, (1, 1, 0, 0, 2, 0), value=3.0), N(2, 2, 3))
+
+# ---- depthwise convolutions ----
+
+case("F.conv1d depthwise", lambda x, w, b: F.conv1d(x, w, b, 2, 1, 2, 5), N(2, 5, 9), N(5, 1, 3), N(5))
+case("F.conv2d depthwise", lambda x, w, b: F.conv2d(x, w, b, 1, 1, 1, 5), N(2, 5, 4, 6), N(5, 1, 3, 3), N(5))
+case("F.conv2d multiplier", lambda x, w, b: F.conv2d(x, w, b, 2, 1, 1, 3), N(2, 3, 5, 4), N(6, 1, 3, 2), N(6))
+case("F.conv2d narrow groups", lambda x, w, b: F.conv2d(x, w, b, 2, 1, 1, 3), N(2, 6, 5, 4), N(6, 2, 3, 3), N(6))
+case("F.conv3d depthwise", lambda x, w: F.conv3d(x, w, None, (1, 2, 1), 1, 1, 3), N(1, 3, 3, 4, 3), N(3, 1, 2, 3, 2))
+case(
+    "F.conv_transpose2d depthwise",
+    lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1, 4),
+    N(1, 4, 3, 4),
+    N(4, 1, 3, 3),
+    N(4),
+)
+case(
+    "F.conv_transpose2d strided bias",
+    lambda x, w, b: F.conv_transpose2d(x, w, b[::2]),
+    N(1, 2, 3, 3),
+    N(2, 3, 2, 2),
+    N(6),
+)
+
 # ---- modules: parameters are checked too ----
 
 
@@ -614,6 +650,18 @@ for _n, _s in ((1, (7,)), (2, (5, 6)), (3, (3, 4, 3))):
     ):
         _build = lambda c=f"{_name}{_n}d", o=_options: getattr(nn, c)(**o)
         MODULES[f"nn.{_name}{_n}d"] = _double(_build), (_make(2, 2, *_s),)
+    for _name, _options in (
+        ("ConstantPad", {"padding": 1, "value": 2.0}),
+        ("ZeroPad", {"padding": (2, -1) * _n}),
+        ("ReflectionPad", {"padding": (2, 1) * _n}),
+        ("ReplicationPad", {"padding": (2, 1) * _n}),
+        ("CircularPad", {"padding": (2, 1) * _n}),
+    ):
+        _build = lambda c=f"{_name}{_n}d", o=_options: getattr(nn, c)(**o)
+        MODULES[f"nn.{_name}{_n}d"] = _double(_build), (N(2, 2, *_s),)
+for _mode in ("reflect", "replicate", "circular"):
+    _build = lambda m=_mode: nn.Conv2d(2, 2, (3, 2), padding=(1, 2), padding_mode=m)
+    MODULES[f"nn.Conv2d {_mode}"] = _double(_build), (N(1, 2, 4, 3),)
 
 
 class _Run(nn.Module):

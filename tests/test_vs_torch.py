@@ -362,6 +362,10 @@ CONVOLUTIONS = [
     ("conv2d", (3, 5, 9, 8), (7, 5, 3, 2), {"stride": (3, 2), "padding": (0, 2), "dilation": (1, 2)}),
     ("conv2d", (2, 6, 7, 7), (6, 1, 3, 3), {"groups": 6, "padding": "valid"}),
     ("conv2d", (2, 6, 7, 7), (12, 1, 1, 1), {"groups": 6, "stride": 3}),
+    ("conv2d", (2, 40, 9, 11), (40, 1, 3, 3), {"groups": 40, "stride": 2, "padding": 1}),
+    ("conv2d", (2, 9, 9, 11), (18, 1, 5, 3), {"groups": 9, "padding": 2, "dilation": (1, 2)}),
+    ("conv2d", (2, 16, 9, 11), (16, 4, 3, 3), {"groups": 4, "padding": 1}),
+    ("conv_transpose2d", (2, 9, 5, 6), (9, 1, 3, 3), {"groups": 9, "stride": 2, "output_padding": 1}),
     ("conv2d", (5, 7, 7), (8, 5, 7, 7), {}),
     ("conv2d", (2, 3, 7, 6), (4, 3, 2, 4), {"padding": "same"}),
     ("conv3d", (1, 3, 4, 5, 6), (2, 3, 2, 3, 2), {"stride": (1, 2, 1), "padding": 1}),
@@ -400,6 +404,10 @@ CONV_LAYERS = [
     ("Conv2d", (4, 6, (3, 2)), {"dilation": (1, 2), "padding": (1, 0)}),
     ("Conv2d", (4, 4, 3, 2, 1, 1, 4, False), {}),
     ("Conv3d", (4, 6, 2), {"padding": "valid"}),
+    ("Conv1d", (4, 6, 3, 2, 2, 1, 2, True, "reflect"), {}),
+    ("Conv2d", (4, 6, (3, 4)), {"padding": "same", "padding_mode": "reflect", "dilation": (2, 1)}),
+    ("Conv2d", (4, 6, 3), {"padding": (1, 2), "padding_mode": "circular", "stride": 2}),
+    ("Conv3d", (4, 6, (3, 1, 2)), {"padding": (2, 1, 0), "padding_mode": "replicate"}),
     ("ConvTranspose1d", (4, 6, 3, 2, 1, 1, 2, True, 1), {}),
     ("ConvTranspose2d", (4, 6, 3), {"stride": (2, 3), "output_padding": (1, 2)}),
     ("ConvTranspose3d", (4, 6, 2), {"bias": False, "groups": 2}),
@@ -421,6 +429,45 @@ def test_convolution_layers(name, args, options):
         limit = (1 + 1e-6) / np.sqrt(np.prod(ours.weight.shape[1:]))
         assert 0 < np.abs(p.numpy()).max() <= limit
         assert 0 < np.abs(q.detach().numpy()).max() <= limit
+
+
+# ---- padding ----
+
+PADS = [
+    ((5, 7), (2, 1)),
+    ((2, 3, 5, 7), (3, 0, 1, 2)),
+    ((2, 3, 5, 7), (-2, 1, 3, -1)),
+    ((3, 4, 5, 6), (1, 2, 3, 1, 2, 0)),
+    ((2, 3, 4, 5, 6), (1, 2, 3, 1, 2, 0)),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("shape, pad", PADS)
+def test_pad(shape, pad, mode, dtype):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal(shape).astype(dtype)
+    x, z = nncore.tensor(a, requires_grad=True), to_torch(a, True)
+    value = {"value": -2.5} if mode == "constant" else {}
+    y, t = F.pad(x, pad, mode, **value), TF.pad(z, pad, mode, **value)
+    close(y.detach().numpy(), t, 0)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    y.backward(dy)
+    t.backward(to_torch(dy))
+    close(x.grad.numpy(), z.grad, 27)  # sums of at most so many
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["ConstantPad", "ZeroPad", "ReflectionPad", "ReplicationPad", "CircularPad"])
+def test_padding_layers(kind, axes):
+    a = np.random.default_rng(0).standard_normal((2, 3, *(5, 4, 6)[:axes])).astype(np.float32)
+    more = (1.5,) if kind == "ConstantPad" else ()
+    for padding in (2, (1, 0, 2, 1, 3, 2)[: 2 * axes]):
+        ours, theirs = (getattr(m, f"{kind}{axes}d")(padding, *more) for m in (nn, torch.nn))
+        close(ours(a).numpy(), theirs(to_torch(a)), 0)
+        assert ours.padding == theirs.padding
+        assert repr(ours).split("(", 1)[1] == repr(theirs).split("(", 1)[1]
 
 
 # ---- pooling ----

@@ -8,7 +8,7 @@ from itertools import product
 
 from nncore._core import dense
 
-from . cimport runtime
+from . cimport depthwise, runtime
 from .c cimport *
 from .elementwise cimport channels_last, contiguous
 from .tensor cimport Storage, TensorBase, empty, empty_channels_last, find_packed, keep_packed, new_storage
@@ -216,6 +216,9 @@ def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, 
     m = _winograd_tile(g, x, y)
     if m:
         return _winograd(x, w, bias, g, m, False, y, act)
+    if depthwise.fits(x.code, g.groups, w.dims[1], w.dims[0] // g.groups):
+        depthwise.convolve(False, x, w, bias, act, y, g.groups, g.kernel, g.stride, g.padding, g.dilation)
+        return y
     taps = _forward_taps(g)
     p = _pack(w, taps, g, False, True)
     a.N, a.C, a.K, a.groups = x.dims[0], w.dims[1], w.dims[0] // g.groups, g.groups
@@ -249,12 +252,17 @@ def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorB
     cdef int64_t v
     dy = channels_last(dy)
     w = contiguous(w)
+    if bias is not None:
+        bias = contiguous(bias)
     for i in range(2 + g.axes):
         dims[i] = shape[i]
     dx = empty_channels_last(dy.code, dy.ndim, dims)
     m = _winograd_tile(g, dy, dx)
     if m:
         return _winograd(dy, w, bias, g, m, True, dx, NN_ACT_NONE)
+    if depthwise.fits(dy.code, g.groups, w.dims[0] // g.groups, w.dims[1]):
+        depthwise.convolve(True, dy, w, bias, NN_ACT_NONE, dx, g.groups, g.kernel, g.stride, g.padding, g.dilation)
+        return dx
     a.N, a.C, a.K, a.groups = dy.dims[0], w.dims[0] // g.groups, w.dims[1], g.groups
     a.ldx, a.ldy = w.dims[0], dx.dims[1]
     _spatial(dy, a.extent)
@@ -299,8 +307,10 @@ def weight_gradient(TensorBase x, TensorBase dy, Geometry g, tuple shape):
                             rows_of(_strided(x, g, dy)))._view(shape, (shape[1],) + (1,) * (g.axes + 1), 0)
     for i in range(2 + g.axes):
         dims[i] = shape[i]
-    dw = empty(x.code, 2 + g.axes, dims)
     m = _winograd_tile(g, x, dy)
+    if not m and depthwise.fits(x.code, g.groups, shape[1], shape[0] // g.groups):
+        return depthwise.weight_gradient(x, dy, shape, g.groups, g.kernel, g.stride, g.padding, g.dilation)
+    dw = empty(x.code, 2 + g.axes, dims)
     if m:
         return _winograd_weight(x, dy, g, m, dw)
     taps = _forward_taps(g)

@@ -1,4 +1,6 @@
 """Pooling over channels-last images. All on three spatial axes; fewer have size 1 in front."""
+from itertools import accumulate
+
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
@@ -10,57 +12,75 @@ from .tensor cimport Storage, TensorBase, empty_channels_last, empty, new_storag
 
 
 cdef class Windows:
-    """The windows of a pooling: per axis where each starts and how many elements it has, and what their sums are
-    divided by. Made once per geometry."""
+    """The windows of a pooling: per axis where each starts and how many elements it has, which windows hold an element, and
+    what their sums are multiplied by. Made once per geometry."""
     cdef int64_t *start[3]
     cdef int64_t *count[3]
-    cdef double *divisor
+    cdef int64_t *cover_at[3]
+    cdef int64_t *cover[3]
+    cdef double *scale
     cdef int64_t[3] step
     cdef int64_t[3] out
     cdef readonly int axes
 
-    def __cinit__(self, list axes, tuple step, divisors=None):
-        """axes: for each spatial axis [(start, count)]; divisors: for each output point in order, for averages."""
+    def __cinit__(self, tuple sizes, list axes, tuple step, scales=None):
+        """sizes: of the image; axes: for each spatial axis [(start, count)]; scales: for each output point in order, for
+        averages."""
         cdef int d, skip = 3 - len(axes)
-        cdef int64_t i, points = 1
+        cdef int64_t i
         self.axes = len(axes)
         for d in range(3):
             windows = axes[d - skip] if d >= skip else [(0, 1)]
             self.step[d] = step[d - skip] if d >= skip else 1
             self.out[d] = len(windows)
-            points *= len(windows)
-            self.start[d] = <int64_t *>PyMem_Malloc((len(windows) + 1) * sizeof(int64_t))
-            self.count[d] = <int64_t *>PyMem_Malloc((len(windows) + 1) * sizeof(int64_t))
-            if self.start[d] == NULL or self.count[d] == NULL:
+            self.start[d] = _table([start for start, _ in windows])
+            self.count[d] = _table([count for _, count in windows])
+            holds = [[] for _ in range(sizes[d - skip] if d >= skip else 1)]
+            for o, (start, count) in enumerate(windows):
+                for i in range(start, start + count * self.step[d], self.step[d]):
+                    holds[i].append(o)
+            self.cover_at[d] = _table([0, *accumulate(len(found) for found in holds)])
+            self.cover[d] = _table([o for found in holds for o in found])
+        if scales is not None:
+            self.scale = <double *>PyMem_Malloc((len(scales) + 1) * sizeof(double))
+            if self.scale == NULL:
                 raise MemoryError()
-            for i, (start, count) in enumerate(windows):
-                self.start[d][i] = start
-                self.count[d][i] = count
-        if divisors is not None:
-            self.divisor = <double *>PyMem_Malloc((points + 1) * sizeof(double))
-            if self.divisor == NULL:
-                raise MemoryError()
-            for i, v in enumerate(divisors):
-                self.divisor[i] = v
+            for i, v in enumerate(scales):
+                self.scale[i] = v
 
     def __dealloc__(self):
         for d in range(3):
             PyMem_Free(self.start[d])
             PyMem_Free(self.count[d])
-        PyMem_Free(self.divisor)
+            PyMem_Free(self.cover_at[d])
+            PyMem_Free(self.cover[d])
+        PyMem_Free(self.scale)
 
     cdef void fill(self, nn_pool_args *a, TensorBase x) noexcept:
         cdef int d, skip = 3 - self.axes
-        a.max = self.divisor == NULL
+        a.max = self.scale == NULL
         a.N, a.C = x.dims[0], x.dims[1]
-        a.divisor = self.divisor
+        a.scale = self.scale
         for d in range(3):
             a.extent[d] = x.dims[d - skip + 2] if d >= skip else 1
             a.out[d], a.step[d] = self.out[d], self.step[d]
             a.start[d], a.count[d] = self.start[d], self.count[d]
+            a.cover_at[d], a.cover[d] = self.cover_at[d], self.cover[d]
             runtime.keep(self.start[d], <size_t>self.out[d] * sizeof(int64_t), self)
             runtime.keep(self.count[d], <size_t>self.out[d] * sizeof(int64_t), self)
-        runtime.keep(self.divisor, <size_t>(self.out[0] * self.out[1] * self.out[2]) * sizeof(double) * (self.divisor != NULL), self)
+            runtime.keep(self.cover_at[d], <size_t>(a.extent[d] + 1) * sizeof(int64_t), self)
+            runtime.keep(self.cover[d], <size_t>self.cover_at[d][a.extent[d]] * sizeof(int64_t), self)
+        runtime.keep(self.scale, <size_t>(self.out[0] * self.out[1] * self.out[2]) * sizeof(double) * (self.scale != NULL), self)
+
+
+cdef int64_t *_table(list values) except NULL:
+    cdef int64_t i
+    cdef int64_t *p = <int64_t *>PyMem_Malloc((len(values) + 1) * sizeof(int64_t))
+    if p == NULL:
+        raise MemoryError()
+    for i in range(len(values)):
+        p[i] = values[i]
+    return p
 
 
 def forward(TensorBase x, Windows w, bint with_index):
@@ -80,7 +100,7 @@ def forward(TensorBase x, Windows w, bint with_index):
     if with_index and a.max:
         index = new_storage(<size_t>(y.count() * sizeof(int32_t)))
     a.x, a.y, a.index = x.data, y.data, <int32_t *>index.data if index is not None else NULL
-    runtime.run(NN_K_pool, x.code, &a)
+    runtime.run_with_scratch(NN_K_pool, x.code, &a, &a.scratch)
     return y, index
 
 
@@ -97,7 +117,7 @@ def backward(TensorBase dy, Windows w, Storage index, tuple shape):
     dx = empty_channels_last(dy.code, dy.ndim, dims)
     w.fill(&a, dx)
     a.dy, a.dx, a.index = dy.data, dx.data, <int32_t *>index.data if index is not None else NULL
-    runtime.run(NN_K_pool_backward, dy.code, &a)
+    runtime.run_with_scratch(NN_K_pool_backward, dy.code, &a, &a.scratch)
     return dx
 
 

@@ -11,4 +11,5 @@ cdef void replay(const nn_call *calls, int64_t n, int64_t *ns) noexcept
 cdef size_t scratch_field(int kernel) noexcept
 cdef int hold() noexcept
 cdef int64_t gemm_nr(int dtype) noexcept
+cdef int64_t lanes(int dtype) noexcept
 cdef int isa() noexcept

@@ -122,6 +122,10 @@ cdef int64_t gemm_nr(int dtype) noexcept:
     return nn_gemm_nr(dtype)
 
 
+cdef int64_t lanes(int dtype) noexcept:
+    return nn_lanes(dtype)
+
+
 cdef int isa() noexcept:
     return nn_isa_current()
 

@@ -48,7 +48,7 @@ def _arguments(axes, input, weight, bias, groups, transposed):
     return x, w, b, groups, alone
 
 
-def _padding(padding, kernel, stride, dilation):
+def front_and_behind(padding, kernel, stride, dilation):
     """(in front, behind) of each axis."""
     if isinstance(padding, str):
         one_of(padding, "padding", ("valid", "same"))
@@ -65,7 +65,7 @@ def _conv(axes, input, weight, bias, stride, padding, dilation, groups):
     x, w, b, groups, alone = _arguments(axes, input, weight, bias, groups, False)
     kernel = w.shape[2:]
     stride, dilation = per_axis(stride, axes, "stride", 1), per_axis(dilation, axes, "dilation", 1)
-    pads = _padding(padding, kernel, stride, dilation)
+    pads = front_and_behind(padding, kernel, stride, dilation)
     out = []
     for n, k, s, d, (front, behind) in zip(x.shape[2:], kernel, stride, dilation, pads):
         room = n + front + behind - d * (k - 1) - 1

@@ -38,17 +38,17 @@ def _axis(n, k, s, p, d, ceil_mode):
 @lru_cache(maxsize=256)
 def _strided(sizes, kernel, stride, padding, dilation, ceil_mode, average, include_pad, divisor):
     axes = [_axis(*a, ceil_mode) for a in zip(sizes, kernel, stride, padding, dilation)]
-    divisors = None
+    scales = None
     if average:
-        divisors = [divisor or prod(w[2 if include_pad else 1] for w in point) or 1 for point in product(*axes)]
-    return Windows([[w[:2] for w in axis] for axis in axes], dilation, divisors)
+        scales = [1 / (divisor or prod(w[2 if include_pad else 1] for w in point) or 1) for point in product(*axes)]
+    return Windows(sizes, [[w[:2] for w in axis] for axis in axes], dilation, scales)
 
 
 @lru_cache(maxsize=256)
 def _adaptive(sizes, out, average):
     axes = [[(o * n // m, -(-(o + 1) * n // m) - o * n // m) for o in range(m)] for n, m in zip(sizes, out)]
-    divisors = [prod(w[1] for w in point) for point in product(*axes)] if average else None
-    return Windows(axes, (1,) * len(sizes), divisors)
+    scales = [1 / prod(w[1] for w in point) for point in product(*axes)] if average else None
+    return Windows(sizes, axes, (1,) * len(sizes), scales)
 
 
 def _image(axes, input):

@@ -1,8 +1,8 @@
 """Convolutional layers in one, two and three dimensions, and transposed."""
 
 from nncore._core.tensor import new_empty
-from nncore._ops._check import float_code, integer
-from nncore._ops.conv import per_axis
+from nncore._ops._check import float_code, integer, one_of
+from nncore._ops.conv import front_and_behind, per_axis
 from nncore.nn import functional as F
 from nncore.nn import init
 from nncore.nn.module import Module
@@ -16,6 +16,7 @@ Args:
     padding: integer >= 0{padding}.
     groups: groups of channels that do not see each other (C for a depthwise convolution).
     bias: whether there is a b.
+    padding_mode: {modes}.
     dtype: float32 (default) or float64.
 
 Shape:
@@ -38,7 +39,9 @@ class _ConvNd(Module):
     axes = 0
     transposed = False
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype):
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype
+    ):
         super().__init__()
         self.in_channels = integer(in_channels, "in_channels", 1)
         self.out_channels = integer(out_channels, "out_channels", 1)
@@ -57,6 +60,8 @@ class _ConvNd(Module):
             self.padding = padding
         else:
             self.padding = per_axis(padding, self.axes, "padding", 0)
+        modes = ("zeros",) if self.transposed else ("zeros", "reflect", "replicate", "circular")
+        self.padding_mode = one_of(padding_mode, "padding_mode", modes)
         code = float_code(dtype)
         first, second = self.out_channels, self.in_channels
         if self.transposed:
@@ -80,7 +85,8 @@ class _ConvNd(Module):
             text += f", dilation={self.dilation}"
         if self.groups != 1:
             text += f", groups={self.groups}"
-        return text + (", bias=False" if self.bias is None else "")
+        text += ", bias=False" if self.bias is None else ""
+        return text + (f", padding_mode={self.padding_mode}" if self.padding_mode != "zeros" else "")
 
 
 class _Conv(_ConvNd):
@@ -94,14 +100,20 @@ class _Conv(_ConvNd):
         dilation=1,
         groups=1,
         bias=True,
+        padding_mode="zeros",
         *,
         dtype="float32",
     ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype
+        )
 
     def forward(self, input):
-        conv = (F.conv1d, F.conv2d, F.conv3d)[self.axes - 1]
-        return conv(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        conv, padding = (F.conv1d, F.conv2d, F.conv3d)[self.axes - 1], self.padding
+        if self.padding_mode != "zeros":
+            ends = front_and_behind(padding, self.kernel_size, self.stride, self.dilation)
+            input, padding = F.pad(input, [p for pair in reversed(ends) for p in pair], self.padding_mode), 0
+        return conv(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class _ConvTranspose(_ConvNd):
@@ -118,10 +130,13 @@ class _ConvTranspose(_ConvNd):
         groups=1,
         bias=True,
         dilation=1,
+        padding_mode="zeros",
         *,
         dtype="float32",
     ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype
+        )
         self.output_padding = per_axis(output_padding, self.axes, "output_padding", 0)
 
     def forward(self, input):
@@ -154,6 +169,9 @@ def _layer(base, axes):
         formula=formula,
         extra="output_padding, " if transposed else "",
         axes=axes,
+        modes="'zeros'"
+        if transposed
+        else "what is beyond the input: 'zeros', or as functional.pad's 'reflect', 'replicate' or 'circular'",
         padding="" if transposed else ", 'valid', or 'same' (stride 1 only)",
         shape=shape,
         weight=weight,

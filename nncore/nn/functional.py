@@ -26,6 +26,7 @@
     group_norm(input, num_groups, weight, bias, eps)
     layer_norm(input, normalized_shape, weight, bias, eps)  rms_norm(input, normalized_shape, weight, eps)
     local_response_norm(input, size, alpha, beta, k)
+    pad(input, pad, mode, value)                    elements added at the ends of the last axes
     embedding(input, weight, ...)                rows of a table;  embedding_bag: their sums, means or maxima
     one_hot(input, num_classes=-1)               a 1 at the index
     cross_entropy, nll_loss(input, target, weight=None, *, ignore_index, reduction)     of class indices
@@ -101,6 +102,7 @@ from nncore._ops.dropout import alpha_dropout, dropout1d, dropout2d, dropout3d, 
 from nncore._ops.linear import bilinear, linear
 from nncore._ops.loss import cross_entropy, mse_loss, nll_loss
 from nncore._ops.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
+from nncore._ops.pad import pad
 from nncore._ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -185,6 +187,7 @@ __all__ = [
     "multilabel_soft_margin_loss",
     "nll_loss",
     "one_hot",
+    "pad",
     "poisson_nll_loss",
     "prelu",
     "pairwise_distance",

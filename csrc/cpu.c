@@ -120,7 +120,6 @@ int64_t nn_clock(void)
 
 void nn_replay(const nn_call *calls, int64_t n, int64_t *ns)
 {
-    unsigned csr = flush_denormals();
     unsigned state = nn_float_enter();
     nn_hold_team(1); /* the scratch memory is for this many threads */
     for (int64_t i = 0; i < n; i++) {

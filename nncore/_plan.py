@@ -1,7 +1,7 @@
 """The recorded step: `nncore.compile`.
 
-The first two calls with arguments of one kind run as they would without it, and are recorded: every kernel that runs, with its
-arguments. If both did the same work, later calls replay it: one call into the kernels, no Python between them.
+The first two calls with arguments of one kind run as they would without it, and are recorded: every kernel that runs,
+with its arguments. If both did the same work, later calls replay it: one call into the kernels, no Python between them.
 """
 
 import copy
@@ -16,8 +16,8 @@ import weakref
 import numpy as np
 
 from nncore import _tape
-from nncore._core import plan as core
 from nncore._core import conv, record, runtime
+from nncore._core import plan as core
 from nncore._core.record import Recorder, RecordError
 from nncore._core.tensor import TensorBase
 from nncore._grad import no_grad
@@ -63,8 +63,8 @@ class _Family:
 
 
 class _Names:
-    """What a function finds by name: modules, optimizers and tensors in its closure, among the globals it and the functions
-    it calls read, and in the attributes of objects found so."""
+    """What a function finds by name: modules, optimizers and tensors in its closure, among the globals it and the
+    functions it calls read, and in the attributes of objects found so."""
 
     def __init__(self, fn):
         self.cells, self.entries, self._seen = [], [], set()
@@ -111,9 +111,7 @@ class _Names:
     def same(self):
         """Whether the names still stand for the same objects."""
         try:
-            return all([c.cell_contents is v for c, v in self.cells]) and all(
-                [d.get(k) is v for d, k, v in self.entries]
-            )
+            return all(c.cell_contents is v for c, v in self.cells) and all(d.get(k) is v for d, k, v in self.entries)
         except ValueError:  # a cell is empty now
             return False
 
@@ -218,13 +216,13 @@ class _Recording:
         for module, before in r.modules.items():
             if not _same(before, module._snapshot()):
                 raise RecordError(
-                    f"{type(module).__name__}: an attribute changed inside a compiled function, and a replay would not change "
-                    "it; keep what changes in a buffer, or change it outside"
+                    f"{type(module).__name__}: an attribute changed inside a compiled function, and a replay would not "
+                    "change it; keep what changes in a buffer, or change it outside"
                 )
         if any(r.written.get(t._storage) for t in plan.inputs):
             raise RecordError(
-                "argument: changed in place inside a compiled function, which has its own copy; return the new value, or change "
-                "a tensor from outside"
+                "argument: changed in place inside a compiled function, which has its own copy; return the new value, "
+                "or change a tensor from outside"
             )
         tensors = []
         self.kind = _flatten(result, tensors, _result)
@@ -247,8 +245,8 @@ class _Recording:
             gc.collect()  # references in circles
         if lost := self._lost():
             raise RecordError(
-                f"a tensor of {lost[0].nbytes} bytes that was made inside a compiled function outlives it without being "
-                "returned, and a replay would not write it; return it, or copy_() it into a tensor from outside",
+                f"a tensor of {lost[0].nbytes} bytes that was made inside a compiled function outlives it without "
+                "being returned, and a replay would not write it; return it, or copy_() it into a tensor from outside",
                 core.writer(self.steps, lost[0]),
             )
 
@@ -322,8 +320,8 @@ class Plan:
             core.compare(former.steps, former.recorder, now.steps, now.recorder)
             if now.kind != former.kind:
                 raise RecordError(
-                    "a compiled function returned other numbers, or tensors of other shapes, in the second of two calls with "
-                    f"equal arguments: {now.kind} after {former.kind}"
+                    "a compiled function returned other numbers, or tensors of other shapes, in the second of two "
+                    f"calls with equal arguments: {now.kind} after {former.kind}"
                 )
             if not check:
                 self._make(now)
@@ -413,8 +411,8 @@ class Compiled:
         for t in tensors:
             if t.requires_grad:
                 raise ValueError(
-                    "argument: expected tensors that do not require grad; gradients flow to what is outside of the function's "
-                    "arguments; pass x.detach()"
+                    "argument: expected tensors that do not require grad; gradients flow to what is outside of the "
+                    "function's arguments; pass x.detach()"
                 )
         return self._family.run(self._run, key, args, kwargs, tensors)
 
@@ -442,23 +440,26 @@ def compile(fn=None, *, check=False, keep_grads=False):
     """A function or module whose work is recorded, and replayed without Python between its kernels.
 
     Args:
-        fn: a function of tensors, arrays, numbers, and tuples, lists and dicts of them: a whole training step (forward, loss,
-            backward, clipping, update, several networks and optimizers), or a Module for inference. Without it, a decorator.
+        fn: a function of tensors, arrays, numbers, and tuples, lists and dicts of them: a whole training step (forward,
+            loss, backward, clipping, update, several networks and optimizers), or a Module for inference. Without it, a
+            decorator.
         check: record every call and compare it with the one before, never replay: finds what changes from call to call.
         keep_grads: leave `.grad` readable after a step that updated the parameters; otherwise it reads None.
 
     Returns:
-        Compiled: to be called like fn, with results equal bit for bit. The first two calls with arguments of one kind (shapes, dtypes,
-        values of numbers) are recorded and compared; later ones replay. A module runs without recording gradients.
+        Compiled: to be called like fn, with results equal bit for bit. The first two calls with arguments of one kind
+            (shapes, dtypes, values of numbers) are recorded and compared; later ones replay. A module runs without
+            recording gradients.
 
-    What is computed inside from tensors is replayed, with the values of the moment: arguments, parameters, buffers, states and
-    options of optimizers, random streams. Python numbers that are not arguments are constants. Returned tensors are outside the graph
-    and never written again. Changing a module's mode or attributes, freezing a parameter, loading a state_dict take effect.
+    What is computed inside from tensors is replayed, with the values of the moment: arguments, parameters, buffers,
+    states and options of optimizers, random streams. Python numbers that are not arguments are constants. Returned
+    tensors are outside the graph and never written again. Changing a module's mode or attributes, freezing a parameter,
+    loading a state_dict take effect.
 
     Raises:
-        RecordError: (a RuntimeError) while recording, with the line: a value was read (`item`, `numpy`, `if` on a tensor), an array of
-            NumPy was used that is no argument, a tensor outlives the call without being returned, or the second call did other
-            work than the first.
+        RecordError: (a RuntimeError) while recording, with the line: a value was read (`item`, `numpy`, `if` on a
+            tensor), an array of NumPy was used that is no argument, a tensor outlives the call without being returned,
+            or the second call did other work than the first.
         TypeError, ValueError: an argument of another kind, or one that requires grad.
 
     >>> import nncore

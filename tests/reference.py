@@ -640,12 +640,11 @@ def adasecant(
     p, g = _gradient(p, g, lr, weight_decay, maximize, True)
     old = state or {"step": 0, **dict.fromkeys(ADASECANT, 0 * g + eps)}
     if not state:
+        old |= dict.fromkeys(("mean_delta", "mean_square_delta", "sum_square_grad"), 0 * g)
+        old["tau"] = 0 * g + 2.1 * (1 + eps)
         old |= {"tau": 0 * g + 2.1 * (1 + eps)} | dict.fromkeys(
             ("mean_delta", "mean_square_delta", "sum_square_grad"), 0 * g
         )
-        old |= dict.fromkeys(("mean_delta", "mean_square_delta", "sum_square_grad"), 0 * g)
-        old["tau"] = 0 * g + 2.1 * (1 + eps)
-        old |= {"tau": 0 * g + 2.1 * (1 + eps)} | dict.fromkeys(("mean_delta", "mean_square_delta", "sum_square_grad"), 0 * g)
     keep, share = 1 - 1 / old["tau"], 1 / old["tau"]
     g = g / (np.sqrt(np.sum(g * g)) + eps)
     first = old["step"] == 0

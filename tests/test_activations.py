@@ -286,7 +286,8 @@ COMPILED = {
         )
     ),
     "gaussian": lambda net, x, i, t: F.gaussian_nll_loss(net(x), t, t),
-    "pairs": lambda net, x, i, t: F.triplet_margin_loss(net(x), t, x) + F.cosine_embedding_loss(net(x), t, t[:, 0] * 0 + 1),
+    "pairs": lambda net, x, i, t: F.triplet_margin_loss(net(x), t, x)
+    + F.cosine_embedding_loss(net(x), t, t[:, 0] * 0 + 1),
 }  # fmt: skip
 
 

@@ -6,8 +6,8 @@ import pytest
 import nncore
 from nncore import nn, optim
 from nncore.nn import functional as F
-from nncore.nn.utils import rnn as U
 from nncore.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
+from nncore.nn.utils import rnn as U
 
 x = nncore.tensor(np.arange(6.0, dtype=np.float32).reshape(2, 3))
 x64 = nncore.ones(2, 3, dtype="float64")

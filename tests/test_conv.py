@@ -386,8 +386,8 @@ def test_packed_copies_are_not_mixed_up(isa, dtype, rng):
 
 
 def test_nan_and_infinity(isa, dtype, rng):
-    """They reach exactly the results whose sums they are in; all else has the bits that it had. Whether the zeros of the
-    border are in the sums of the weight's gradient is open: dY times them is NaN or nothing."""
+    """They reach exactly the results whose sums they are in; all else has the bits that it had. Whether the zeros of
+    the border are in the sums of the weight's gradient is open: dY times them is NaN or nothing."""
     NR, _ = shapes.tile(dtype)
     for c in (
         shapes.conv(2, 3, NR + 1, (9, 8), (3, 2), padding=1),

@@ -172,7 +172,8 @@ def test_the_c_functions_are_declared_once():
 
 
 def test_arguments_can_be_recorded():
-    """Two recordings are compared by their bytes: structs start as zeros. Writes are counted by touch, which a recording sees."""
+    """Two recordings are compared by their bytes: structs start as zeros. Writes are counted by touch, which it
+    sees."""
     sources = {p.name: p.read_text(encoding="utf-8") for p, _ in modules() if p.suffix == ".pyx"}
     if not sources:
         pytest.skip("no source checkout: the Cython sources are not installed")

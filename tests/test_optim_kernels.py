@@ -405,10 +405,3 @@ UPDATES = [
     "adasecant",
 ]
 COVERS = {**dict.fromkeys(UPDATES, test_updates), "norms": test_norms, "clip_norm": test_clip, "clip_value": test_clip}
-
-COVERS = {
-    **dict.fromkeys(("sgd", "asgd", "adam", "adamax", "nadam", "radam", "lion", "adagrad", "rmsprop", "adadelta", "rprop", "adasecant"), test_updates),
-    "norms": test_norms,
-    "clip_norm": test_clip,
-    "clip_value": test_clip,
-}

@@ -35,10 +35,12 @@ from nncore.nn.activation import (
     Tanhshrink,
     Threshold,
 )
-from nncore.nn.container import ModuleList, Sequential
+from nncore.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from nncore.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from nncore.nn.distance import CosineSimilarity, PairwiseDistance
+from nncore.nn.dropout import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from nncore.nn.embedding import Embedding, EmbeddingBag
-from nncore.nn.linear import Linear, Maxout, Perceptron
+from nncore.nn.linear import Bilinear, Linear, Maxout, Perceptron
 from nncore.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -61,13 +63,6 @@ from nncore.nn.loss import (
     SoftMarginLoss,
     TripletMarginLoss,
 )
-from nncore.nn.activation import Dropout, Flatten, Identity, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
-from nncore.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
-from nncore.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from nncore.nn.distance import CosineSimilarity, PairwiseDistance
-from nncore.nn.dropout import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
-from nncore.nn.linear import Bilinear, Linear
-from nncore.nn.loss import CrossEntropyLoss, MSELoss, NLLLoss
 from nncore.nn.module import Module
 from nncore.nn.norm import (
     BatchNorm1d,
@@ -154,16 +149,14 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "CosineEmbeddingLoss",
-    "CrossEntropyLoss",
-    "Dropout",
-    "Embedding",
-    "EmbeddingBag",
     "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "Embedding",
+    "EmbeddingBag",
     "FeatureAlphaDropout",
     "Flatten",
     "GRUCell",
@@ -206,14 +199,13 @@ __all__ = [
     "PReLU",
     "PairwiseDistance",
     "Parameter",
-    "Perceptron",
-    "PoissonNLLLoss",
-    "RMSELoss",
-    "RMSNorm",
     "ParameterDict",
     "ParameterList",
+    "Perceptron",
     "PixelShuffle",
     "PixelUnshuffle",
+    "PoissonNLLLoss",
+    "RMSELoss",
     "RMSNorm",
     "RNNBase",
     "RNNCell",

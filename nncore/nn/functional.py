@@ -73,8 +73,10 @@ from nncore._ops.activation import (
 )
 from nncore._ops.arithmetic import relu, sigmoid, tanh
 from nncore._ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from nncore._ops.distance import cosine_similarity, pairwise_distance
+from nncore._ops.dropout import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from nncore._ops.embedding import embedding, embedding_bag, one_hot
-from nncore._ops.linear import linear
+from nncore._ops.linear import bilinear, linear
 from nncore._ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -97,10 +99,6 @@ from nncore._ops.loss import (
     soft_margin_loss,
     triplet_margin_loss,
 )
-from nncore._ops.distance import cosine_similarity, pairwise_distance
-from nncore._ops.dropout import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
-from nncore._ops.linear import bilinear, linear
-from nncore._ops.loss import cross_entropy, mse_loss, nll_loss
 from nncore._ops.norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
 from nncore._ops.pad import pad
 from nncore._ops.pool import (
@@ -131,10 +129,10 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "batch_norm",
+    "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
-    "bilinear",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -142,17 +140,15 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "cosine_embedding_loss",
-    "cross_entropy",
-    "dropout",
-    "elu",
-    "embedding",
-    "embedding_bag",
     "cosine_similarity",
     "cross_entropy",
     "dropout",
     "dropout1d",
     "dropout2d",
     "dropout3d",
+    "elu",
+    "embedding",
+    "embedding_bag",
     "feature_alpha_dropout",
     "flatten",
     "gaussian_nll_loss",
@@ -188,11 +184,11 @@ __all__ = [
     "nll_loss",
     "one_hot",
     "pad",
-    "poisson_nll_loss",
-    "prelu",
     "pairwise_distance",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "poisson_nll_loss",
+    "prelu",
     "relu",
     "relu6",
     "rms_norm",

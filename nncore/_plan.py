@@ -64,12 +64,13 @@ class _Family:
 
 class _Names:
     """What a function finds by name: modules, optimizers and tensors in its closure, among the globals it and the
-    functions it calls read, and in the attributes of objects found so."""
+    functions it calls read, and in the attributes of objects found so or given as arguments."""
 
-    def __init__(self, fn):
+    def __init__(self, fn, given):
         self.cells, self.entries, self._seen = [], [], set()
         self._function(fn)
-        self.objects = [v for *_, v in self.cells + self.entries]
+        self.objects = [v for v in given if not isinstance(v, TensorBase) and self._value(v)]
+        self.objects += [v for *_, v in self.cells + self.entries]
         self.modules = [m for v in self.objects if isinstance(v, Module) for m in v.modules()]
         self.tensors = [(v, v.requires_grad, v._storage) for v in self.objects if isinstance(v, TensorBase)]
 
@@ -200,7 +201,7 @@ class _Recording:
 
     def __init__(self, fn, plan, fixed):
         self.recorder = Recorder(fixed, plan.raw)
-        self.names = _Names(fn)
+        self.names = _Names(fn, [*plan.args, *plan.kwargs.values()])
         plan.family.join(self.names.objects)
         self.recorder.modules = {m: m._snapshot() for m in self.names.modules}
         self.recorder.start()
@@ -237,6 +238,7 @@ class _Recording:
             else:
                 self.grads.append((leaf, leaf.grad, block))
                 self.held.append(block)
+        self.trained = [(leaf, leaf.requires_grad) for leaf in r.leaves]
         self.steps = core.understand(r)
         r.ranges = []  # what they held is in the steps now
         self.result = _map(result, lambda t: t.detach())
@@ -301,7 +303,9 @@ class Plan:
             now = record.epoch()
             if not all(_same(before, m._snapshot()) for m, before in r.modules.items()):
                 return False
-            if not all(leaf.requires_grad for leaf in r.leaves) or not self.recording.names.unchanged():
+            if any(leaf.requires_grad != before for leaf, before in self.recording.trained):
+                return False
+            if not self.recording.names.unchanged():
                 return False
             self.epoch = now
         return self.work is None or self.work.valid()
@@ -371,6 +375,7 @@ class Compiled:
     def __init__(self, fn, check=False, keep_grads=False):
         self._fn, self._check, self._keep_grads = fn, check, keep_grads
         self._family = _Family()
+        self._family.join(_Names(fn, []).objects)  # before any runs: first calls take turns, too
         self._plans = {}  # kind of arguments -> plans, which differ in what else they depend on
         self.plan = None
         functools.update_wrapper(self, fn if hasattr(fn, "__name__") else type(fn), updated=())

@@ -7,7 +7,7 @@ from nncore._core import elementwise
 from nncore._core.tensor import TensorBase, dtype_code, from_array, item, new_empty, new_zeros, set_tensor_type
 from nncore._grad import RemovableHandle
 from nncore._ops import activation, arithmetic, linear, reduction, shape
-from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_array, as_tensor, axis, is_number, shape_arg
+from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_array, as_tensor, axis, is_number, shape_arg, shared
 
 float32, float64, int64, bool_ = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_)
 
@@ -556,7 +556,7 @@ def tensor(data, dtype=None, requires_grad=False):
     tensor([1., 2.])
     """
     code = None if dtype is None else dtype_code(dtype)
-    source = data.detach() if isinstance(data, Tensor) else as_tensor(as_array(data, "data", code), "data")
+    source = data.detach() if isinstance(data, Tensor) else shared(as_array(data, "data", code))
     t = elementwise.cast(source, source._code if code is None else code)
     if requires_grad:
         t.requires_grad = True

@@ -804,5 +804,6 @@ COVERS = {
     "conv_pack": test_packed_weights,
     "conv_weight": test_every_edge,
     "depthwise": test_every_edge,
+    "depthwise_pack": test_every_edge,
     "depthwise_weight": test_every_edge,
 }

@@ -54,7 +54,44 @@ def convolution(rng, dtype):
 
 def pooling(rng, dtype):
     x = leaf(rng, dtype, 5, 40, 20, 21)
-    return both_ways(lambda x: F.max_pool2d(x, 2), x, rng=rng) + both_ways(lambda x: F.avg_pool2d(x, 3), x, rng=rng)
+    with nncore.no_grad():
+        indices = F.max_pool2d(x, 2, return_indices=True)[1]
+    return (
+        both_ways(lambda x: F.max_pool2d(x, 2), x, rng=rng)
+        + both_ways(lambda x: F.avg_pool2d(x, 3), x, rng=rng)
+        + [indices]
+    )
+
+
+def depthwise(rng, dtype):
+    x, w = leaf(rng, dtype, 6, 70, 40, 41), leaf(rng, dtype, 70, 1, 3, 3)
+    return both_ways(lambda x, w: F.conv2d(x, w, padding=1, groups=70), x, w, rng=rng)
+
+
+def padding(rng, dtype):
+    x = leaf(rng, dtype, 5, 40, 30, 31)
+    return [
+        y
+        for mode in ("reflect", "circular")
+        for y in both_ways(lambda x, m=mode: F.pad(x, (3, 2, 1, 4), m), x, rng=rng)
+    ]
+
+
+def normalization(rng, dtype):
+    x, w, b = leaf(rng, dtype, 9, 64, 30, 31), leaf(rng, dtype, 64), leaf(rng, dtype, 64)
+    out = both_ways(lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), x, w, b, rng=rng)
+    out += both_ways(lambda x, w, b: F.group_norm(x, 8, w, b), x, w, b, rng=rng)
+    out += both_ways(lambda x: F.layer_norm(x, (30, 31)), x, rng=rng)
+    return out + both_ways(lambda x: F.local_response_norm(x, 5), x, rng=rng)
+
+
+def bags(rng, dtype):
+    w, index = leaf(rng, dtype, 500, 200), rng.integers(0, 500, (900, 30))
+    return [
+        y
+        for mode in ("sum", "mean", "max")
+        for y in both_ways(lambda w, m=mode: F.embedding_bag(index, w, mode=m), w, rng=rng)
+    ]
 
 
 def operations(rng, dtype):
@@ -108,7 +145,7 @@ def optimizers(rng, dtype):
         opt = build([p])
         for _ in range(3):
             p.grad = nncore.tensor(rng.standard_normal(p.shape).astype(dtype))
-            opt.step()
+            opt.step(lambda: nncore.tensor(1.0))
         out.append(p.detach())
     return out
 
@@ -153,11 +190,16 @@ WORK = (
     optimizers,
     clipping,
     recurrent,
+    depthwise,
+    padding,
+    normalization,
+    bags,
 )
 ON_ONE_THREAD = {
     "probe_fma": "measures one thread",
     "probe_copy": "measures one thread",
     "index": "checks integers one by one: bandwidth-bound, and mostly few",
+    "places": "as index: classes of multi-label targets",
 }
 
 
@@ -254,6 +296,28 @@ NO_BATCH = {
     "nn.MSELoss": "sums over the batch",
     "nn.CrossEntropyLoss": "sums over the batch",
     "nn.NLLLoss": "sums over the batch",
+    "nn.BCELoss": "sums over the batch",
+    "nn.BCEWithLogitsLoss": "sums over the batch",
+    "nn.HuberLoss": "sums over the batch",
+    "nn.KLDivLoss": "sums over the batch",
+    "nn.L1Loss": "sums over the batch",
+    "nn.PoissonNLLLoss": "sums over the batch",
+    "nn.RMSELoss": "sums over the batch",
+    "nn.SoftMarginLoss": "sums over the batch",
+    "nn.SmoothL1Loss": "sums over the batch",
+    "nn.MultiLabelSoftMarginLoss": "sums over the batch",
+    "nn.HingeEmbeddingLoss": "sums over the batch",
+    "nn.MultiLabelMarginLoss": "sums over the batch",
+    "nn.MultiMarginLoss": "sums over the batch",
+    "nn.GaussianNLLLoss": "sums over the batch",
+    "nn.MarginRankingLoss": "sums over the batch",
+    "nn.CosineEmbeddingLoss": "sums over the batch",
+    "nn.TripletMarginLoss": "sums over the batch",
+    "nn.Bilinear": "two inputs: see test_two_inputs_in_batches",
+    "nn.CosineSimilarity": "two inputs: see test_two_inputs_in_batches",
+    "nn.PairwiseDistance": "two inputs: see test_two_inputs_in_batches",
+    "nn.Embedding": "takes indices: see test_indices_in_batches",
+    "nn.EmbeddingBag": "takes indices: see test_indices_in_batches",
     "nn.LogSoftmax": "that entry normalizes along the batch; see LAYERS",
     "nn.Conv1d same": "that entry has no batch axis",
     "nn.RNNCell relu": "that entry has no batch axis",
@@ -325,6 +389,30 @@ def test_every_layer_in_batches(isa, rng):
     assert sorted(missing) == []
     assert set(NO_BATCH) <= layers | set(test_gradients.MODULES)
     assert all(NO_BATCH.values())
+
+
+@pytest.mark.parametrize("build", [lambda: nn.Bilinear(5, 7, 33), nn.CosineSimilarity, nn.PairwiseDistance])
+def test_two_inputs_in_batches(isa, rng, build):
+    """A pair of samples has one result in any batch."""
+    net = build()
+    a, b = (
+        rng.standard_normal((70, n)).astype(np.float32) for n in ((5, 7) if isinstance(net, nn.Bilinear) else (9, 9))
+    )
+    with nncore.no_grad():
+        whole = net(a, b).numpy()
+        for i in (0, 31, 69):
+            tolerance.same_bits(net(a[i : i + 1], b[i : i + 1]), whole[i : i + 1], "alone")
+            tolerance.same_bits(net(a[i:], b[i:]), whole[i:], "with those after it")
+
+
+@pytest.mark.parametrize("build", [lambda: nn.Embedding(11, 17), lambda: nn.EmbeddingBag(11, 17)])
+def test_indices_in_batches(isa, rng, build):
+    """A row of indices has one result in any batch."""
+    net, index = build(), rng.integers(0, 11, (70, 6))
+    with nncore.no_grad():
+        whole = net(index).numpy()
+        for i in (0, 31, 69):
+            tolerance.same_bits(net(index[i : i + 1]), whole[i : i + 1], "alone")
 
 
 # ---- whole trainings ----

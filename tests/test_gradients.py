@@ -528,9 +528,15 @@ case("F.instance_norm evaluation", lambda x: F.instance_norm(x, _mean, _var, use
 case("F.group_norm groups", lambda x, w, b: F.group_norm(x, 2, w, b, 0.1), N(2, 4, 3, 2), N(4), N(4, salt=1))
 case("F.group_norm rows", lambda x, w, b: F.group_norm(x, 2, w, b, 0.1), N(3, 8), N(8), N(8, salt=1))
 for _s, _k in (((4, 5), 1), ((2, 3, 4), 1), ((2, 3, 4), 2), ((7,), 1), ((2, 19), 1)):
-    _p = _s[len(_s) - _k :]
-    case(f"F.layer_norm {_s} {_k}", lambda x, w, b, p=_p: F.layer_norm(x, p, w, b, 0.1), N(*_s), N(*_p), N(*_p, salt=1))
-    case(f"F.rms_norm {_s} {_k}", lambda x, w, p=_p: F.rms_norm(x, p, w, 0.1), N(*_s), N(*_p))
+    _tail = _s[len(_s) - _k :]
+    case(
+        f"F.layer_norm {_s} {_k}",
+        lambda x, w, b, p=_tail: F.layer_norm(x, p, w, b, 0.1),
+        N(*_s),
+        N(*_tail),
+        N(*_tail, salt=1),
+    )
+    case(f"F.rms_norm {_s} {_k}", lambda x, w, p=_tail: F.rms_norm(x, p, w, 0.1), N(*_s), N(*_tail))
 case("F.layer_norm plain", lambda x: F.layer_norm(x, 4, eps=0.1), N(3, 4))
 case("F.rms_norm plain", lambda x: F.rms_norm(x, 4), N(3, 4))
 case(
@@ -784,8 +790,8 @@ case("F.bilinear", F.bilinear, N(2, 3), N(2, 2, salt=1), N(4, 3, 2, salt=2), N(4
 case("F.cosine_similarity", F.cosine_similarity, N(3, 4), N(3, 4, salt=1))
 case("F.cosine_similarity broadcast", lambda a, b: F.cosine_similarity(a, b, -1), N(2, 1, 4), N(3, 4, salt=1))
 case("F.cosine_similarity short", lambda a, b: F.cosine_similarity(a, b, 0, eps=9.0), N(4), N(4, salt=1))
-for _p in (1.0, 2.0, 3.0, float("inf")):
-    case(f"F.pairwise_distance {_p}", lambda a, b, p=_p: F.pairwise_distance(a, b, p), N(3, 4), N(4, salt=1))
+for _order in (1.0, 2.0, 3.0, float("inf")):
+    case(f"F.pairwise_distance {_order}", lambda a, b, p=_order: F.pairwise_distance(a, b, p), N(3, 4), N(4, salt=1))
 case("F.pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), N(1, 2, 8, 1, 2))
 case("F.pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 3), N(2, 3, 6))
 case("Tensor.unflatten", lambda x: x.unflatten(-1, (2, 3)), N(2, 6))

@@ -279,6 +279,8 @@ cdef class TensorBase:
         for i in range(ndim):
             t.dims[i] = dims[i]
             t.steps[i] = steps[i]
+            if dims[i] == 0:
+                offset = 0  # a view of nothing begins within the memory, too
         t.ndim = ndim
         t.code = self.code
         t.storage = self.storage

@@ -36,6 +36,14 @@ def as_array(x, name, dtype=None):
     return a.astype(DTYPES[kind])
 
 
+def shared(array):
+    """A Tensor on the array's memory, or on that of a copy if the strides are no multiples of the item size."""
+    try:
+        return from_array(array)
+    except ValueError:
+        return from_array(np.array(array, order="C"))
+
+
 def as_tensor(x, name="input", dtype=None):
     """x as a Tensor. `dtype` (a code) is the dtype wanted of floating values: arrays are converted to it, a Tensor of
     another dtype is an error."""
@@ -47,10 +55,7 @@ def as_tensor(x, name="input", dtype=None):
             raise TypeError(f"{name}: expected dtype {DTYPES[dtype]}, got a Tensor of {x.dtype}; convert it explicitly")
         return x
     a = as_array(x, name, dtype)
-    try:
-        t = from_array(a)
-    except ValueError:
-        t = from_array(np.array(a, order="C"))  # strides that are no multiples of the item size
+    t = shared(a)
     if dtype is not None and t._code != dtype:
         t = elementwise.cast(t, dtype)
     elif a is x and _tape.is_grad_enabled():  # backward may read it, and buffers are reused

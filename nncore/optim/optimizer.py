@@ -30,7 +30,9 @@ class _Step:
         self._states, self._names = states, arrays.keys()
 
     def check(self):
-        """Whether the options still need the same state."""
+        """Whether the options still need the same state, and the counters still are one (frozen ones stand still)."""
+        if len({s["step"] for s in self._states}) > 1:
+            return False
         return self._optimizer._arrays(self._group).keys() == self._names
 
     def apply(self, address):

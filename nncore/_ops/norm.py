@@ -16,10 +16,14 @@ from nncore._ops.shape import permute, reshape, writable
 def _tensors(input, **others):
     """The input and the others that are not None as floating Tensors of one dtype: that of a Tensor among the others,
     or the input's. Arrays are converted to it."""
-    decides = [(t, n) for n, t in others.items() if isinstance(t, TensorBase)] + [(input, "input")]
-    dtype = as_float(*decides[0])._code
+    name, decides = "input", input
+    for n, t in others.items():
+        if isinstance(t, TensorBase):
+            name, decides = n, t
+            break
+    dtype = as_float(decides, name)._code
     x = as_tensor(input, "input", dtype)
-    return x, [None if t is None else as_tensor(t, n, dtype) for n, t in others.items()]
+    return x, [t if t is None else as_tensor(t, n, dtype) for n, t in others.items()]
 
 
 def _check_shape(t, name, shape):
@@ -65,11 +69,13 @@ def _normalize(
 ):
     """y = act((x - mean) rstd weight + bias), recorded. dense: brings x and dy into the order of the geometry,
     (N, P, C, G); weight and bias are [C]. running: mean and variance, used if `fixed`, else updated."""
-    d, (w, b, *stats) = dense(x), (t if t is None else contiguous(t) for t in (weight, bias, *running))
+    d = dense(x)
+    w, b, *stats = [t if t is None else contiguous(t) for t in (weight, bias, *running)]
     y, mean, rstd = kernels.forward(d, w, b, geometry, eps, rms, act, *stats, fixed, momentum, batches)
-    for given, own in zip(running, stats):
-        if given is not own and not fixed:
-            copy_into(given, own)
+    if not fixed:
+        for given, own in zip(running, stats):
+            if given is not own:
+                copy_into(given, own)
 
     def backward(dy):
         wanted = [t is not None and t.requires_grad for t in (x, weight, bias)]
@@ -80,9 +86,7 @@ def _normalize(
     return _tape.record(y, name, (x, weight, bias), backward, tuple(t for t in saved if t is not None))
 
 
-def batch_norm(
-    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, *, _batches=None
-):
+def batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """y = (x - mean[c]) / sqrt(var[c] + eps) weight[c] + bias[c], with the statistics of channel c over the batch in
     training, or the running ones. Ioffe, Szegedy, ICML 2015.
 
@@ -106,6 +110,12 @@ def batch_norm(
     >>> batch_norm(nncore.tensor([[1.0], [3.0]]), None, None, training=True, eps=1e-12).tolist()
     [[-1.0], [1.0]]
     """
+    momentum = number(momentum, "momentum", 0, 1)
+    return counted_batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, None)
+
+
+def counted_batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps, batches):
+    """batch_norm that counts up `batches`, an int64 tensor or None; momentum None (with batches): 1 / batches."""
     training = bool(training)
     if training:
         _check_written(running_mean=running_mean, running_var=running_var)
@@ -115,7 +125,6 @@ def batch_norm(
     channels = x.shape[1]
     _check_running(rm, rv, w, b, channels)
     eps = number(eps, "eps", 0, low_open=training)
-    momentum = -1.0 if momentum is None and _batches is not None else number(momentum, "momentum", 0, 1)
     points = x.shape[0] * prod(x.shape[2:])
     if training and points == 1:
         raise ValueError(f"input: expected more than 1 value per channel when training, got shape {x.shape}")
@@ -130,8 +139,8 @@ def batch_norm(
         eps,
         running=(rm, rv),
         fixed=not training,
-        momentum=momentum,
-        batches=_batches,
+        momentum=-1.0 if momentum is None else momentum,
+        batches=batches,
     )
 
 

@@ -38,7 +38,7 @@ class _ChannelNorm(_Norm):
         super().__init__()
         self.num_features = integer(num_features, "num_features", 0)
         self.eps = number(eps, "eps", 0)
-        self.momentum = momentum if momentum is None else number(momentum, "momentum")
+        self.momentum = momentum if momentum is None else number(momentum, "momentum", 0, 1)
         self.affine, self.track_running_stats = bool(affine), bool(track_running_stats)
         code = float_code(dtype)
         _affine(self, (self.num_features,), code, self.affine, bias)
@@ -94,7 +94,7 @@ class _BatchNorm(_ChannelNorm):
         mean, var = (self.running_mean, self.running_var) if update or not training else (None, None)
         batches = self.num_batches_tracked if update else None
         momentum = 0.0 if self.momentum is None and batches is None else self.momentum
-        return ops.batch_norm(x, mean, var, self.weight, self.bias, training, momentum, self.eps, _batches=batches)
+        return ops.counted_batch_norm(x, mean, var, self.weight, self.bias, training, momentum, self.eps, batches)
 
 
 class _InstanceNorm(_ChannelNorm):

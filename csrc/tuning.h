@@ -136,7 +136,7 @@
 /* Bytes of an image up to which group and instance normalization go over it twice in cache, image by image; bytes of the
  * short rows that are summed abreast. */
 #define NN_NORM_LOCAL (512 << 10)
-#define NN_NORM_ABREAST 12288
+#define NN_NORM_ABREAST 2048
 /* How far ahead, in elements, normalization prefetches at least. */
 #define NN_NORM_AHEAD (4096 / (int64_t)sizeof(real))
 /* Numbers per chunk of local response normalization. */

@@ -17,7 +17,7 @@ help:
 	@echo "lint format  ruff and clang-format"
 	@echo "bench        GEMM: share of peak, ratio to NumPy (and to torch, if it is installed in $(VENV))"
 	@echo "bench-kernels  every kernel, about 10 minutes; ONLY=\"gemm conv\": some kinds; ARGS=: see benchmarks/kernels.py"
-	@echo "bench-steps  whole training steps (beside torch, if it is installed in $(VENV)), import time"
+	@echo "bench-steps  whole training steps and inference, eager and compiled, beside peers (ARGS=: see benchmarks/steps.py)"
 	@echo "bench-report   the tables of docs/performance.md, from the newest results"
 	@echo "bench-rnn    recurrent layers (beside torch, if it is installed in $(VENV))"
 	@echo "bench-system memory, threads, idle CPU time, a busy machine"
@@ -77,7 +77,7 @@ bench-kernels: build
 	$(PY) -m benchmarks.kernels $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 bench-steps: build
-	$(PY) -m benchmarks.steps
+	$(PY) -m benchmarks.steps $(ARGS)
 	$(PY) -m benchmarks.startup
 
 bench-report: build

@@ -8,11 +8,12 @@ PIP    := $(PY) -m pip --disable-pip-version-check -q
 # pinned: a new release must not turn CI red
 LINT   := ruff==0.17.6 clang-format==23.1.5
 
-.PHONY: help prereqs build demo test debug-test lint format bench bench-kernels bench-steps bench-report bench-rnn bench-system wheel wheel-test sdist sdist-test clean
+.PHONY: help prereqs build demo examples test debug-test lint format bench bench-kernels bench-steps bench-report bench-rnn bench-system wheel wheel-test sdist sdist-test clean
 
 help:
 	@echo "demo         set up, build, train the embedded handwritten digits"
 	@echo "test         set up, build, run all tests on every instruction set of this CPU"
+	@echo "examples     runs examples/*.py, writes their figures and what they print; ONLY=\"gan cartpole\": some of them"
 	@echo "debug-test   the tests on a build with bounds checks and address/undefined-behaviour sanitizers"
 	@echo "lint format  ruff and clang-format"
 	@echo "bench        GEMM: share of peak, ratio to NumPy (and to torch, if it is installed in $(VENV))"
@@ -37,7 +38,7 @@ $(VENV)/ready: pyproject.toml
 	@$(MAKE) --no-print-directory prereqs
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install "setuptools>=77" "Cython>=3.1"
-	$(PIP) install --no-build-isolation -e ".[test]"
+	$(PIP) install --no-build-isolation -e ".[test,examples]"
 	@touch $@
 
 # Rebuilds what an edited file concerns; quick if nothing changed.
@@ -46,6 +47,9 @@ build: $(VENV)/ready
 
 demo: build
 	$(VENV)/bin/nncore train
+
+examples: build
+	$(PY) -m examples $(ONLY)
 
 test: build
 	$(PY) -m pytest -q
@@ -60,14 +64,14 @@ debug-test: prereqs
 
 lint: build
 	@$(PIP) install -q $(LINT)
-	$(VENV)/bin/ruff check nncore tests benchmarks setup.py
-	$(VENV)/bin/ruff format --check nncore tests benchmarks setup.py
+	$(VENV)/bin/ruff check nncore tests benchmarks examples setup.py
+	$(VENV)/bin/ruff format --check nncore tests benchmarks examples setup.py
 	$(VENV)/bin/clang-format --dry-run -Werror csrc/*.c csrc/*.h csrc/kernels/*.inc
 
 format: build
 	@$(PIP) install -q $(LINT)
-	$(VENV)/bin/ruff check --fix nncore tests benchmarks setup.py
-	$(VENV)/bin/ruff format nncore tests benchmarks setup.py
+	$(VENV)/bin/ruff check --fix nncore tests benchmarks examples setup.py
+	$(VENV)/bin/ruff format nncore tests benchmarks examples setup.py
 	$(VENV)/bin/clang-format -i csrc/*.c csrc/*.h csrc/kernels/*.inc
 
 bench: build

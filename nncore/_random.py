@@ -1,6 +1,9 @@
 """Random numbers: a seed and a count of the streams taken. Each random operation takes the next stream, and number i
 of it is a function of (seed, stream, i) alone."""
 
+import contextlib
+import threading
+
 import numpy as np
 
 from nncore._core import record, rng
@@ -45,6 +48,15 @@ class Generator:
             recording.streams.append((self, self._seed, self._stream))
         return self._seed, self._stream
 
+    def spawn(self):
+        """A new generator, whose seed is drawn from this one.
+
+        >>> g = Generator(1)
+        >>> g.spawn().initial_seed() == Generator(1).spawn().initial_seed() != g.spawn().initial_seed()
+        True
+        """
+        return Generator(int(uniform((1,), dtype=np.float64, generator=self).item() * 2**53))
+
     def get_state(self):
         """What `set_state` restores: (seed, streams taken)."""
         return self._seed, self._stream
@@ -56,7 +68,31 @@ class Generator:
         self._stream = integer(stream, "state", 0)
 
 
-default_generator = Generator(0)
+class _DefaultGenerator(Generator):
+    """What is drawn from where no generator is named; a thread may have another one stand for it."""
+
+    def __init__(self):
+        super().__init__(0)
+        self._threads = threading.local()
+
+    def next_stream(self):
+        other = getattr(self._threads, "generator", None)
+        return super().next_stream() if other is None else other.next_stream()
+
+
+default_generator = _DefaultGenerator()
+
+
+@contextlib.contextmanager
+def drawing_from(generator):
+    """Inside, this thread draws from `generator` instead of the default one; None changes nothing."""
+    threads = default_generator._threads
+    former = getattr(threads, "generator", None)
+    threads.generator = former if generator is None else generator
+    try:
+        yield
+    finally:
+        threads.generator = former
 
 
 def manual_seed(seed):

@@ -729,6 +729,29 @@ for _name, _make, _arguments in (
 MODULES["nn.RReLU"] = _double(lambda: nn.RReLU().eval()), (A(3, 4),)
 MODULES["nn.Softmax2d"] = _double(nn.Softmax2d), (N(2, 3, 2, 2),)
 MODULES["nn.Maxout"] = _double(lambda: nn.Maxout(3, 2, 4)), (N(5, 3),)
+
+
+class _Machines(nn.Module):
+    """An RBM or a DBN with all that its parameters enter, and weights that matter."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        for i, p in enumerate(net.parameters()):
+            p.copy_(N(*p.shape, salt=i))
+
+    def forward(self, v):
+        found = [self.net(v)]
+        for rbm in getattr(self.net, "rbms", [self.net]):
+            h = rbm(v)
+            found += [rbm.reconstruct(v), rbm.free_energy(v), rbm.energy(v, h)]
+            v = h
+        return tuple(found)
+
+
+MODULES["nn.RBM"] = _double(lambda: _Machines(nn.RBM(4, 3))), (N(5, 4),)
+MODULES["nn.RBM gaussian"] = _double(lambda: _Machines(nn.RBM(4, 3, "gaussian"))), (N(5, 4),)
+MODULES["nn.DBN"] = _double(lambda: _Machines(nn.DBN([3, 4, 2]))), (N(5, 3),)
 MODULES["nn.Embedding"] = _double(lambda: nn.Embedding(5, 3, 0)), (nncore.tensor([[1, 4], [1, 2]]),)
 MODULES["nn.EmbeddingBag"] = (
     _double(lambda: nn.EmbeddingBag(5, 3, mode="sum")),

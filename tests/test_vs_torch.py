@@ -1081,7 +1081,7 @@ def parameters(obj):
 
 
 # what torch.nn does not have: the textbooks' (torch.heaviside is a function of two tensors)
-OURS = {"Heaviside", "Maxout", "Perceptron", "RMSELoss", "heaviside", "maxout", "rmse_loss"}
+OURS = {"DBN", "Heaviside", "Maxout", "Perceptron", "RBM", "RMSELoss", "heaviside", "maxout", "rmse_loss"}
 PAIRS = [
     *(
         (

@@ -108,16 +108,19 @@ from nncore.nn.pooling import (
     MaxPool2d,
     MaxPool3d,
 )
+from nncore.nn.rbm import DBN, RBM
 from nncore.nn.rnn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell
 from nncore.nn.shape import PixelShuffle, PixelUnshuffle, Unflatten
 
 __all__ = [
     "CELU",
+    "DBN",
     "ELU",
     "GELU",
     "GLU",
     "GRU",
     "LSTM",
+    "RBM",
     "RNN",
     "SELU",
     "AdaptiveAvgPool1d",

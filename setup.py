@@ -32,7 +32,7 @@ COMMON += ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if DEBUG else []
 COMMON += ["-O1", "-g", "-DNN_DEBUG", *SANITIZE] if DEBUG else ["-O3"]
 
-MODULES = sorted(str(p) for p in [*Path("nncore/_core").glob("*.pyx"), Path("nncore/_tape.pyx")])
+MODULES = sorted(str(p) for p in [*Path("nncore/_core").glob("*.pyx"), *Path("nncore").glob("*.pyx")])
 
 
 def c_objects():

@@ -9,58 +9,15 @@ import dis
 import functools
 import gc
 import sys
-import threading
 import types
-import weakref
 
-import numpy as np
-
-from nncore import _tape
-from nncore._core import conv, record, runtime
 from nncore._core import plan as core
 from nncore._core.record import Recorder, RecordError
 from nncore._core.tensor import TensorBase
-from nncore._grad import no_grad
-from nncore._ops._check import as_tensor
+from nncore._grad import is_grad_enabled, set_grad_enabled
+from nncore._replay import Callable, Family, Replay, fresh, mapped
 from nncore.nn import Module
 from nncore.optim.optimizer import Optimizer
-
-MOST_PLANS = 64  # of one function: the one that was not used for longest goes
-
-
-class _Family:
-    """A lock shared by the compiled functions that share a model, an optimizer or a generator."""
-
-    members = weakref.WeakKeyDictionary()
-    guard = threading.Lock()
-
-    def __init__(self):
-        self.lock, self.joined = threading.RLock(), None
-
-    def root(self):
-        while self.joined is not None:
-            self = self.joined
-        return self
-
-    def join(self, objects):
-        """From now on one family with all others that have one of these."""
-        with self.guard:
-            root = self.root()
-            for o in objects:
-                o = o._storage if isinstance(o, TensorBase) else o
-                other = self.members.get(o, root).root()
-                if other is not root:
-                    other.joined = root
-                self.members[o] = root
-
-    def run(self, f, *args):
-        """f(*args), while no other member runs."""
-        while True:
-            root = self.root()
-            with root.lock:
-                if root.joined is None:
-                    return f(*args)
-
 
 class _Names:
     """What a function finds by name: modules, optimizers and tensors in its closure, among the globals it and the
@@ -109,13 +66,6 @@ class _Names:
             self.entries += [(mine, k, v) for k, v in mine.items() if isinstance(v, Module | TensorBase | Optimizer)]
         return False
 
-    def same(self):
-        """Whether the names still stand for the same objects."""
-        try:
-            return all(c.cell_contents is v for c, v in self.cells) and all(d.get(k) is v for d, k, v in self.entries)
-        except ValueError:  # a cell is empty now
-            return False
-
     def unchanged(self):
         """Whether the tensors among them have the same memory, and are trained or not as before."""
         return all(t.requires_grad == wanted and t._storage is storage for t, wanted, storage in self.tensors)
@@ -138,44 +88,18 @@ def _same(a, b):
     return a is b or (type(a) is type(b) and isinstance(a, int | float | str) and (a == b or (a != a and b != b)))
 
 
-def _flatten(value, tensors, leaf):
-    """The kind of a structure of values, hashable; `leaf` gives that of a value which is no tuple, list or dict."""
+def _flatten(value, tensors):
+    """The kind of a result; its tensors are appended to `tensors`."""
     if isinstance(value, tuple | list):
-        return (type(value), *[_flatten(v, tensors, leaf) for v in value])
+        return (type(value), *[_flatten(v, tensors) for v in value])
     if isinstance(value, dict):
-        return (dict, *[(k, _flatten(v, tensors, leaf)) for k, v in value.items()])
+        return (dict, *[(k, _flatten(v, tensors)) for k, v in value.items()])
     if isinstance(value, TensorBase):
         tensors.append(value)
         return "tensor", value._code, value.shape, value.channels_last
-    return leaf(value, tensors)
-
-
-def _number(value):
-    """A float such that equal ones are equal bit for bit, NaN included."""
-    return float, value.hex()
-
-
-def _argument(value, tensors):
-    if type(value) is float:
-        return _number(value)
-    if isinstance(value, np.ndarray | np.generic):
-        with no_grad():  # read in place: the plan has its own copy
-            tensors.append(as_tensor(value, "argument"))
-        return "array", tensors[-1]._code, tensors[-1].shape
-    try:
-        hash(value)
-    except TypeError:
-        raise TypeError(
-            "argument: expected tensors, arrays, numbers, or tuples, lists and dicts of them, got an unhashable "
-            f"{type(value).__name__}"
-        ) from None
-    return type(value), value
-
-
-def _result(value, tensors):
-    if type(value) is float:
-        return _number(value)
-    if value is None or isinstance(value, int | float | str):
+    if isinstance(value, float):
+        return float, value.hex()  # equal bit for bit, NaN included
+    if value is None or isinstance(value, int | str):
         return type(value), value
     raise RecordError(
         "a compiled function returns tensors, numbers, strings, and tuples, lists and dicts of them; this one returned "
@@ -183,36 +107,25 @@ def _result(value, tensors):
     )
 
 
-def _map(value, f):
-    """The structure with f of each tensor and array."""
-    if isinstance(value, TensorBase | np.ndarray | np.generic):
-        return f(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*[_map(v, f) for v in value])
-    if isinstance(value, tuple | list):
-        return type(value)(_map(v, f) for v in value)
-    if isinstance(value, dict):
-        return {k: _map(v, f) for k, v in value.items()}
-    return value
-
-
 class _Recording:
     """A call of the function that was recorded: its work, its results, and what they depend on."""
 
     def __init__(self, fn, plan, fixed):
-        self.recorder = Recorder(fixed, plan.raw)
-        self.names = _Names(fn, [*plan.args, *plan.kwargs.values()])
+        inputs = [*plan.args.tensors(), *plan.kwargs.tensors()]
+        self.recorder = Recorder(fixed, {t._storage for t, array in inputs if array})  # of any floating dtype
+        args, kwargs = plan.args.given(), plan.kwargs.given()
+        self.names = _Names(fn, [*args, *kwargs.values()])
         plan.family.join(self.names.objects)
         self.recorder.modules = {m: m._snapshot() for m in self.names.modules}
         self.recorder.start()
         try:
-            self._run(fn, plan)
+            self._run(fn, args, kwargs, plan.keep_grads, [t for t, _ in inputs])
         finally:
             self.recorder.stop()
 
-    def _run(self, fn, plan):
+    def _run(self, fn, args, kwargs, keep_grads, inputs):
         r = self.recorder
-        result = fn(*plan.args, **plan.kwargs)
+        result = fn(*args, **kwargs)
         r.pause += 1  # from here on only what is freed counts
         for module, before in r.modules.items():
             if not _same(before, module._snapshot()):
@@ -220,20 +133,20 @@ class _Recording:
                     f"{type(module).__name__}: an attribute changed inside a compiled function, and a replay would not "
                     "change it; keep what changes in a buffer, or change it outside"
                 )
-        if any(r.written.get(t._storage) for t in plan.inputs):
+        if any(r.written.get(t._storage) for t in inputs):
             raise RecordError(
                 "argument: changed in place inside a compiled function, which has its own copy; return the new value, "
                 "or change a tensor from outside"
             )
         tensors = []
-        self.kind = _flatten(result, tensors, _result)
+        self.kind = _flatten(result, tensors)
         self.held = [b for t in tensors if (b := core.block_of(r, t)) is not None]
         self.grads = []
         for leaf in r.leaves:
             block = core.block_of(r, leaf.grad) if leaf.grad is not None else None
             if block is None:
                 continue
-            if leaf in r.updated and not plan.keep_grads:
+            if leaf in r.updated and not keep_grads:
                 leaf.grad = None
             else:
                 self.grads.append((leaf, leaf.grad, block))
@@ -241,7 +154,7 @@ class _Recording:
         self.trained = [(leaf, leaf.requires_grad) for leaf in r.leaves]
         self.steps = core.understand(r)
         r.ranges = []  # what they held is in the steps now
-        self.result = _map(result, lambda t: t.detach())
+        self.result = mapped(result, lambda t: t.detach())
         del result, tensors  # and with them the graph
         if self._lost():
             gc.collect()  # references in circles
@@ -260,27 +173,16 @@ class _Recording:
         return found
 
 
-class Plan:
+class Plan(Replay):
     """The work recorded for one kind of arguments.
 
     Attributes:
         replays: the number of calls that replayed it.
     """
 
-    def __init__(self, args, kwargs, tensors, keep_grads, family):
+    def __init__(self, args, kwargs, grad, keep_grads, family):
+        super().__init__(args, kwargs, grad)
         self.keep_grads, self.family = keep_grads, family
-        self.inputs = [core.fresh(t) for t in tensors]
-        arrays, statics = [], iter(self.inputs)
-
-        def static(value):
-            t = next(statics)
-            if not isinstance(value, TensorBase):
-                arrays.append(t._storage)
-            return t
-
-        self.args, self.kwargs = _map(args, static), _map(kwargs, static)
-        self.raw = set(arrays)  # of any floating dtype, like an array where a tensor is expected
-        self.recording, self.work, self.epoch = None, None, -1
 
     @property
     def replays(self):
@@ -289,31 +191,11 @@ class Plan:
     def __len__(self):
         return len(self.work) if self.work is not None else 0
 
-    def fits(self):
-        """Whether what the work depends on, besides its arguments, is as it was recorded."""
-        if self.recording is None:
-            return True
-        r = self.recording.recorder
-        for leaf, before in r.leaves.items():
-            if before is not any and (None if leaf.grad is None else leaf.grad._storage) is not before:
-                return False
-        if self.stale() or not self.recording.names.same():
+    def deep(self):
+        r, names = self.recording.recorder, self.recording.names
+        if not all(_same(before, m._snapshot()) for m, before in r.modules.items()):
             return False
-        if self.epoch != record.epoch():
-            now = record.epoch()
-            if not all(_same(before, m._snapshot()) for m, before in r.modules.items()):
-                return False
-            if any(leaf.requires_grad != before for leaf, before in self.recording.trained):
-                return False
-            if not self.recording.names.unchanged():
-                return False
-            self.epoch = now
-        return self.work is None or self.work.valid()
-
-    def stale(self):
-        """Whether it will never fit again: an optimizer has other groups or another state now."""
-        r = self.recording and self.recording.recorder
-        return r is not None and any(o._version != version for o, version in r.optimizers.items())
+        return all(leaf.requires_grad == was for leaf, was in self.recording.trained) and names.unchanged()
 
     def record(self, fn, check):
         """Runs fn and records it; from the second time on the work is there."""
@@ -330,9 +212,12 @@ class Plan:
             if not check:
                 self._make(now)
         self.recording = now
-        result = _map(now.result, core.fresh)
+        r, names = now.recorder, now.names
+        self.befores = [(leaf, before) for leaf, before in r.leaves.items() if before is not any]
+        self.versions, self.cells, self.entries = list(r.optimizers.items()), names.cells, names.entries
+        result = mapped(now.result, fresh)
         for leaf, g, _ in now.grads:
-            leaf.grad = core.fresh(g)
+            leaf.grad = fresh(g)
         now.result = now.grads = None
         self.epoch = -1
         return result
@@ -345,39 +230,26 @@ class Plan:
             b = core.block_of(r, t)
             return t if b is None else self.work.tensor(b, t)
 
-        self.result = _map(now.result, moved)
+        self.result = mapped(now.result, moved)
         self.grads = [(leaf, moved(g)) for leaf, g, _ in now.grads]
         kept = {leaf for leaf, _ in self.grads}
         self.dropped = [leaf for leaf, before in r.leaves.items() if before is any and leaf not in kept]
         self.family.join([*r.modules, *r.optimizers, *{g for g, _, _ in r.streams}, *r.leaves])
 
-    def run(self, fn, check, tensors):
-        """Replays the work on these arguments, or runs fn and records it; gives what fn returns."""
-        for mine, given in zip(self.inputs, tensors):
-            core.refill(mine, given)
-        if self.work is None:
-            return self.record(fn, check)
-        self.work.replay()
-        for leaf, g in self.grads:
-            leaf.grad = core.fresh(g)
-        for leaf in self.dropped:
-            leaf.grad = None
-        return _map(self.result, core.fresh)
 
-
-class Compiled:
+class Compiled(Callable):
     """What `compile` returns: called like the function or module it was made from, whose attributes it has.
 
     Attributes:
         plan: the plan that was used last.
+        plans: all plans.
     """
 
     def __init__(self, fn, check=False, keep_grads=False):
+        family = Family()
+        family.join(_Names(fn, []).objects)  # before any runs: first calls take turns, too
+        super().__init__(family, isinstance(fn, Module))
         self._fn, self._check, self._keep_grads = fn, check, keep_grads
-        self._family = _Family()
-        self._family.join(_Names(fn, []).objects)  # before any runs: first calls take turns, too
-        self._plans = {}  # kind of arguments -> plans, which differ in what else they depend on
-        self.plan = None
         functools.update_wrapper(self, fn if hasattr(fn, "__name__") else type(fn), updated=())
 
     def __getattr__(self, name):
@@ -399,46 +271,19 @@ class Compiled:
     def __deepcopy__(self, memo):
         return Compiled(copy.deepcopy(self._fn, memo), self._check, self._keep_grads)
 
-    def __call__(self, *args, **kwargs):
-        if isinstance(self._fn, Module) and _tape.is_grad_enabled():
-            with no_grad():
-                return self(*args, **kwargs)
-        if record.active():  # a part of another recording
-            return self._fn(*args, **kwargs)
-        tensors = []
-        key = (
-            _flatten(args, tensors, _argument),
-            _flatten(kwargs, tensors, _argument),
-            _tape.is_grad_enabled(),
-            runtime.get_isa(),
-            conv.get_algorithm(),
-        )
-        for t in tensors:
-            if t.requires_grad:
-                raise ValueError(
-                    "argument: expected tensors that do not require grad; gradients flow to what is outside of the "
-                    "function's arguments; pass x.detach()"
-                )
-        return self._family.run(self._run, key, args, kwargs, tensors)
+    def _run(self, fn, *args, **kwargs):
+        """fn, without gradients if it infers."""
+        with set_grad_enabled(is_grad_enabled() and not isinstance(self._fn, Module)):
+            return fn(*args, **kwargs)
 
-    def _run(self, key, args, kwargs, tensors):
-        self.plan = plan = self._find(key, args, kwargs, tensors)
-        return plan.run(self._fn, self._check, tensors)
+    def _nested(self, args, kwargs):
+        return self._run(self._fn, *args, **kwargs)
 
-    def _find(self, key, args, kwargs, tensors):
-        plans = self._plans.pop(key, [])
-        self._plans[key] = plans  # used last
-        for plan in plans:
-            if plan.fits():
-                return plan
-        plans[:] = [p for p in plans if not p.stale()]
-        plans.append(Plan(args, kwargs, tensors, self._keep_grads, self._family))
-        if sum(map(len, self._plans.values())) > MOST_PLANS:
-            oldest = next(iter(self._plans))
-            self._plans[oldest].pop(0)
-            if not self._plans[oldest]:
-                del self._plans[oldest]
-        return plans[-1]
+    def _new_plan(self, args, kwargs, grad):
+        return Plan(args, kwargs, grad, self._keep_grads, self._family)
+
+    def _record(self, plan):
+        return self._run(plan.record, self._fn, self._check)
 
 
 def compile(fn=None, *, check=False, keep_grads=False):

@@ -1,6 +1,6 @@
 """Calls go down: no module imports from a layer above its own, and each C interface has one place.
 
-_core < _tape < _ops < _tensor, _grad, _random, _config < nn, optim, data < train < cli
+_core < _tape < _ops < _tensor, _grad, _random, _config, _replay < nn, optim, data < train < cli
 """
 
 import ast
@@ -26,6 +26,7 @@ LAYERS = {
     "nn": 4,
     "optim": 4,
     "data": 4,
+    "_replay": 3,
     "_plan": 5,
     "_model_file": 5,
     "train": 5,

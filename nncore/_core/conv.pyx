@@ -13,6 +13,8 @@ from .c cimport *
 from .elementwise cimport channels_last, contiguous
 from .tensor cimport Storage, TensorBase, empty, empty_channels_last, find_packed, keep_packed, new_storage
 
+from .record import changed
+
 
 cdef class Geometry:
     """Strides, paddings (in front) and dilations of a convolution, on three axes."""
@@ -87,6 +89,7 @@ cdef int algorithm = 0
 def set_algorithm(str name):
     global algorithm
     algorithm = ALGORITHMS[name]
+    changed()
 
 
 def get_algorithm():

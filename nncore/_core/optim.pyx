@@ -105,19 +105,81 @@ cdef bint _follows(const nn_chunk *a, const nn_chunk *b, int64_t size) noexcept:
     return True
 
 
-def set_scalars(size_t args, *, double lr=0, double weight_decay=0, bint maximize=False, bint decoupled=False,
-                bint first=False, bint nesterov=False, bint correct=False, double momentum=0, double dampening=0,
-                double beta1=0, double beta2=0, double eps=0, double bias1=1, double bias2=1, double along_g=0,
-                double along_m=0, double rectify=0, double grow=0, double shrink=0, double least=0, double most=0,
-                double lambd=0, double mu=0, double gamma_clip=0, double delta_clip=0):
-    """Writes the numbers of a step into arguments at an address."""
+cdef dict _fields():
+    """Where each number of a step stands in the arguments, and whether it is an int."""
+    cdef nn_optim_args o
+    cdef size_t start = <size_t>&o
+    return {
+        "lr": (<size_t>&o.lr - start, False), "weight_decay": (<size_t>&o.weight_decay - start, False),
+        "maximize": (<size_t>&o.maximize - start, True), "decoupled": (<size_t>&o.decoupled - start, True),
+        "first": (<size_t>&o.first - start, True), "nesterov": (<size_t>&o.nesterov - start, True),
+        "correct": (<size_t>&o.correct - start, True), "momentum": (<size_t>&o.momentum - start, False),
+        "dampening": (<size_t>&o.dampening - start, False), "beta1": (<size_t>&o.beta1 - start, False),
+        "beta2": (<size_t>&o.beta2 - start, False), "eps": (<size_t>&o.eps - start, False),
+        "bias1": (<size_t>&o.bias1 - start, False), "bias2": (<size_t>&o.bias2 - start, False),
+        "along_g": (<size_t>&o.along_g - start, False), "along_m": (<size_t>&o.along_m - start, False),
+        "rectify": (<size_t>&o.rectify - start, False), "grow": (<size_t>&o.grow - start, False),
+        "shrink": (<size_t>&o.shrink - start, False), "least": (<size_t>&o.least - start, False),
+        "most": (<size_t>&o.most - start, False), "lambd": (<size_t>&o.lambd - start, False),
+        "mu": (<size_t>&o.mu - start, False), "gamma_clip": (<size_t>&o.gamma_clip - start, False),
+        "delta_clip": (<size_t>&o.delta_clip - start, False),
+    }
+
+
+cdef dict FIELDS = _fields()
+
+
+cdef class Step:
+    """The numbers of the next step for parameters that share their counters: `counters` is one of `states`, which stand for
+    the parameters. arrays: names of those of the optimizer's states that the options needed when it was made."""
+    cdef object optimizer, names
+    cdef dict group, counters
+    cdef list states
+
+    def __init__(self, optimizer, dict group, dict counters, list states, names):
+        self.optimizer, self.group, self.counters, self.states, self.names = optimizer, group, counters, states, names
+
+    def check(self):
+        """Whether the options still need the same state, and the counters still are one (frozen ones stand still)."""
+        for s in self.states:
+            if (<dict>s)["step"] != self.counters["step"]:
+                return False
+        return self.optimizer._arrays(self.group).keys() == self.names
+
+    def apply(self, size_t args):
+        """Writes them into the kernel's arguments, and counts the step."""
+        cdef dict scalars, after
+        scalars, after = self.optimizer._plan(self.group, self.counters)
+        _put(args, "lr", self.group["lr"])
+        _put(args, "weight_decay", self.group.get("weight_decay", 0))
+        _put(args, "maximize", self.group["maximize"])
+        _put_all(args, scalars)
+        for s in self.states:
+            (<dict>s).update(after)
+
+
+def set_scalars(size_t args, **numbers):
+    """Writes the numbers of a step, by name, into arguments at an address."""
+    _put_all(args, numbers)
+
+
+cdef int _put_all(size_t args, dict numbers) except -1:
     cdef nn_optim_args *o = <nn_optim_args *>args
-    o.lr, o.weight_decay, o.maximize, o.decoupled, o.first = lr, weight_decay, maximize, decoupled, first
-    o.nesterov, o.correct, o.momentum, o.dampening = nesterov, correct, momentum, dampening
-    o.beta1, o.beta2, o.eps, o.bias1, o.bias2 = beta1, beta2, eps, bias1, bias2
-    o.along_g, o.along_m, o.rectify = along_g, along_m, rectify
-    o.grow, o.shrink, o.least, o.most = grow, shrink, least, most
-    o.lambd, o.mu, o.gamma_clip, o.delta_clip = lambd, mu, gamma_clip, delta_clip
+    o.bias1 = o.bias2 = 1
+    for name, value in numbers.items():
+        _put(args, name, value)
+    return 0
+
+
+cdef int _put(size_t args, name, value) except -1:
+    cdef size_t at
+    cdef bint integer
+    at, integer = FIELDS[name]
+    if integer:
+        (<int *>(args + at))[0] = <bint>value
+    else:
+        (<double *>(args + at))[0] = value
+    return 0
 
 
 def update(str name, list params, list states, TensorBase norms, prepare):
@@ -125,7 +187,7 @@ def update(str name, list params, list states, TensorBase norms, prepare):
 
     states: for each state array of the line, its tensors, one for each parameter; or None.
     norms: for adasecant, the sums of squares of the gradients.
-    prepare: its apply(address) calls set_scalars; a replayed step calls it again.
+    prepare: its apply(address) writes the numbers; a replay calls it again, if its check() holds.
     """
     cdef nn_optim_args o
     memset(&o, 0, sizeof(o))

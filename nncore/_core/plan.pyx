@@ -12,9 +12,8 @@ from libc.string cimport memcpy, memset
 from . cimport runtime
 from .c cimport *
 from .record cimport Block, Call, Recorder
-from .tensor cimport Storage, TensorBase, all_storages, empty_like, new_storage
+from .tensor cimport Storage, TensorBase, all_storages, new_storage
 
-from .elementwise import copy_into
 from .indexing import raise_if_bad
 from .record import RecordError
 from .runtime import KERNELS, scratch_bytes
@@ -466,18 +465,3 @@ def in_use():
 def block_of(Recorder r, TensorBase t):
     """The block of r in which t lies, or None: memory that was there before."""
     return r.live.get(<size_t>t.storage.data)
-
-
-def fresh(TensorBase t):
-    """A copy on memory of its own, of the same memory order."""
-    cdef TensorBase copy = empty_like(t)
-    copy_into(copy, t)
-    return copy
-
-
-def refill(TensorBase t, TensorBase value):
-    """Writes an input."""
-    if t.storage.nbytes and t.code == value.code and t.contiguous() and value.contiguous():
-        memcpy(t.data, value.data, <size_t>t.count() * t.storage.nbytes // <size_t>max(1, t.count()))
-    else:
-        copy_into(t, value)

@@ -36,3 +36,4 @@ cdef class Block:
     cdef readonly long freed    # the same, or -1
 
 cdef Recorder recorder()
+cpdef long epoch() noexcept

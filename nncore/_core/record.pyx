@@ -32,8 +32,8 @@ def active():
 cdef long _epoch = 0
 
 
-def epoch():
-    """How often something changed that plans may depend on: attributes of modules, requires_grad, dtypes."""
+cpdef long epoch() noexcept:
+    """How often something changed that plans may depend on: attributes of modules, requires_grad, dtypes, the kernels."""
     return _epoch
 
 

@@ -7,6 +7,9 @@ import os
 
 from .c cimport *
 from .record cimport Recorder, recorder
+
+from .record import changed
+
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -154,6 +157,7 @@ def set_isa(name):
         if nn_isa_name(i).decode() == name:
             if nn_isa_set(i) != 0:
                 raise ValueError(f"isa: this machine does not support {name!r}; it supports {', '.join(isas())}")
+            changed()
             return
     built = ", ".join(nn_isa_name(i).decode() for i in range(nn_isa_count()))
     raise ValueError(f"isa: expected one of {built}, got {name!r}")

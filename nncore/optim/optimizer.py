@@ -22,29 +22,6 @@ def as_number(x, name):
     return float(x)
 
 
-class _Step:
-    """The numbers of the next step for parameters that share their counters."""
-
-    def __init__(self, optimizer, group, counters, states, arrays):
-        self._optimizer, self._group, self._counters = optimizer, group, counters
-        self._states, self._names = states, arrays.keys()
-
-    def check(self):
-        """Whether the options still need the same state, and the counters still are one (frozen ones stand still)."""
-        if len({s["step"] for s in self._states}) > 1:
-            return False
-        return self._optimizer._arrays(self._group).keys() == self._names
-
-    def apply(self, address):
-        """Writes them into the kernel's arguments, and counts the step."""
-        group = self._group
-        scalars, after = self._optimizer._plan(group, self._counters)
-        common = {"lr": group["lr"], "weight_decay": group.get("weight_decay", 0), "maximize": group["maximize"]}
-        kernels.set_scalars(address, **{**common, **scalars})
-        for s in self._states:
-            s.update(after)
-
-
 class Optimizer:
     """Base of the optimizers; torch's interface.
 
@@ -200,7 +177,7 @@ class Optimizer:
         states = [self.state[p] for p in params] if arrays else []
         arrays_of = [[s[name] for s in states] if name in arrays else None for name in self._slots]
         kernels.update(
-            self._kernel, params, arrays_of, self._norms(params), _Step(self, group, counters, states, arrays)
+            self._kernel, params, arrays_of, self._norms(params), kernels.Step(self, group, counters, states, arrays.keys())
         )
 
     # ---- saving ----

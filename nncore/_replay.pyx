@@ -1,0 +1,447 @@
+"""The call of a compiled function: finds the plan that fits, writes its arguments, replays it, gives the results.
+
+What decides it is compared in place: nothing is hashed, and no key is made. How plans come to be: `_plan.py`.
+"""
+import threading
+import weakref
+
+import numpy as np
+
+from cpython.object cimport PyObject
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from libc.stdint cimport int64_t
+from libc.string cimport memcmp, memcpy
+
+from nncore._core.c cimport NN_BOOL, NN_FLOAT32, NN_FLOAT64, NN_INT64
+from nncore._core.record cimport epoch, recorder
+from nncore._core.tensor cimport TensorBase, empty_like
+
+from nncore._core import conv, runtime
+from nncore._core.elementwise import copy_into
+from nncore._ops._check import as_tensor
+from nncore._tape import is_grad_enabled, set_enabled
+
+cdef extern from "Python.h":
+    PyObject *PyCell_GET(object cell)  # NULL: empty
+
+cdef size_t COPIED_HERE = 1 << 15  # bytes up to which a copy is not worth a kernel
+cdef int MOST_PLANS = 64           # of one function: the one that was not used for longest goes
+cdef object ARRAYS = (np.ndarray, np.generic)
+
+
+# ---- memory ----
+
+cdef bint _alike(TensorBase a, TensorBase b) noexcept:
+    """Whether both are of one dtype, shape and dense memory order."""
+    cdef int i
+    if a.code != b.code or a.ndim != b.ndim:
+        return False
+    for i in range(a.ndim):
+        if a.dims[i] != b.dims[i] or (a.steps[i] != b.steps[i] and a.dims[i] != 1):
+            return False
+    return True
+
+
+cdef int _copy(TensorBase to, TensorBase value) except -1:
+    """to[...] = value; `to` is dense."""
+    if to.storage.nbytes <= COPIED_HERE and _alike(to, value):
+        memcpy(to.data, value.data, to.storage.nbytes)
+    else:
+        copy_into(to, value)
+    return 0
+
+
+cpdef TensorBase fresh(TensorBase t):
+    """A copy on memory of its own, of the same memory order."""
+    cdef TensorBase copy = empty_like(t)
+    _copy(copy, t)
+    return copy
+
+
+def mapped(value, f):
+    """The structure with f of each tensor and array."""
+    if isinstance(value, (TensorBase, *ARRAYS)):
+        return f(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*[mapped(v, f) for v in value])
+    if isinstance(value, (tuple, list)):
+        return type(value)([mapped(v, f) for v in value])
+    if isinstance(value, dict):
+        return {k: mapped(v, f) for k, v in value.items()}
+    return value
+
+
+# ---- arguments ----
+
+cdef enum Form:
+    TENSOR, ARRAY, NUMBER, VALUE, SEQUENCE, MAPPING
+
+
+cdef class Argument:
+    """An argument of a plan: what may be given, and the plan's copy of it.
+
+    Tensors and arrays are of one kind if dtype and shape are the same; other things if they are equal.
+    """
+    cdef Form form
+    cdef type cls
+    cdef object value        # VALUE: what it equals; MAPPING: its keys
+    cdef double number       # NUMBER: a float, bit for bit
+    cdef list parts          # SEQUENCE, MAPPING: Arguments
+    cdef readonly TensorBase mine
+
+    def __init__(self, value):
+        cdef TensorBase t
+        self.cls = type(value)
+        if isinstance(value, TensorBase):
+            t = value
+            if t.wants_grad:
+                raise ValueError(
+                    "argument: expected tensors that do not require grad; gradients flow to what is outside of the "
+                    "function's arguments; pass x.detach()")
+            self.form, self.mine = TENSOR, fresh(t)
+        elif isinstance(value, ARRAYS):
+            self.form, self.mine = ARRAY, fresh(_as_tensor(value))
+        elif isinstance(value, (tuple, list)):
+            self.form, self.parts = SEQUENCE, [Argument(v) for v in value]
+        elif isinstance(value, dict):
+            self.form, self.value, self.parts = MAPPING, list(value), [Argument(v) for v in value.values()]
+        elif self.cls is float:
+            self.form, self.number = NUMBER, value
+        else:
+            try:
+                hash(value)
+            except TypeError:
+                raise TypeError("argument: expected tensors, arrays, numbers, or tuples, lists and dicts of them, got an "
+                                f"unhashable {self.cls.__name__}") from None
+            self.form, self.value = VALUE, value
+
+    cdef bint fits(self, value) except -1:
+        """Whether the value is of this kind."""
+        cdef TensorBase t
+        cdef Argument part
+        cdef double number
+        cdef Py_ssize_t i
+        if self.form == TENSOR:
+            if not isinstance(value, TensorBase):
+                return False
+            t = value
+            if t.code != self.mine.code or t.ndim != self.mine.ndim or t.channels_last != self.mine.channels_last:
+                return False
+            return not t.wants_grad and _same_dims(t, self.mine)
+        if self.form == ARRAY:
+            return self._array(value, False)
+        if self.form == NUMBER:
+            if type(value) is not float:
+                return False
+            number = value
+            return memcmp(&number, &self.number, sizeof(number)) == 0 or (number != number and self.number != self.number)
+        if self.form == MAPPING:
+            if not isinstance(value, dict) or len(value) != len(self.parts):
+                return False
+            if not self.parts:
+                return True
+            if list(value) != self.value:
+                return False
+            for part, v in zip(self.parts, value.values()):
+                if not part.fits(v):
+                    return False
+            return True
+        if type(value) is not self.cls:
+            return False
+        if self.form == VALUE:
+            return value is self.value or value == self.value
+        if len(value) != len(self.parts):
+            return False
+        for i in range(len(self.parts)):
+            part = self.parts[i]
+            if not part.fits(value[i]):
+                return False
+        return True
+
+    cdef int write(self, value) except -1:
+        """Takes over a value that fits."""
+        cdef Argument part
+        cdef Py_ssize_t i
+        if self.form == TENSOR:
+            _copy(self.mine, value)
+        elif self.form == ARRAY:
+            self._array(value, True)
+        elif self.form == SEQUENCE:
+            for i in range(len(self.parts)):
+                part = self.parts[i]
+                part.write(value[i])
+        elif self.form == MAPPING:
+            for part, v in zip(self.parts, value.values()):
+                part.write(v)
+        return 0
+
+    cdef bint _array(self, value, bint write) except -1:
+        """Whether an array fits; takes it over if told to."""
+        cdef Py_buffer view
+        cdef TensorBase mine = self.mine
+        cdef int code = -1, i
+        cdef bint fits = True, dense = True
+        cdef Py_ssize_t step
+        if not isinstance(value, ARRAYS):
+            return False
+        if PyObject_CheckBuffer(value):
+            try:
+                PyObject_GetBuffer(value, &view, PyBUF_STRIDED_RO | PyBUF_FORMAT)
+            except (ValueError, BufferError):  # a dtype that has no format
+                pass
+            else:
+                code = _code(view.format)
+                if code == mine.code and view.ndim == mine.ndim:
+                    step = view.itemsize
+                    for i in range(view.ndim - 1, -1, -1):
+                        fits = fits and view.shape[i] == mine.dims[i]
+                        dense = dense and (view.strides[i] == step or view.shape[i] == 1)
+                        step *= view.shape[i]
+                    if fits and write and dense and mine.storage.nbytes <= COPIED_HERE:
+                        memcpy(mine.data, view.buf, mine.storage.nbytes)
+                        write = False
+                elif code >= 0:
+                    fits = False
+                PyBuffer_Release(&view)
+        if code >= 0 and not (fits and write):
+            return fits
+        cdef TensorBase t = _as_tensor(value)
+        fits = t.code == mine.code and t.ndim == mine.ndim and _same_dims(t, mine)
+        if fits and write:
+            _copy(mine, t)
+        return fits
+
+    def given(self):
+        """The value with the plan's copies in it."""
+        if self.form == SEQUENCE:
+            parts = [(<Argument>p).given() for p in self.parts]
+            return self.cls(*parts) if hasattr(self.cls, "_fields") else self.cls(parts)
+        if self.form == MAPPING:
+            return {k: (<Argument>p).given() for k, p in zip(self.value, self.parts)}
+        if self.form == NUMBER:
+            return self.number
+        return self.value if self.form == VALUE else self.mine
+
+    def tensors(self):
+        """(copy, whether it is of an array) of each tensor and array."""
+        if self.parts is not None:
+            return [t for p in self.parts for t in (<Argument>p).tensors()]
+        return [] if self.mine is None else [(self.mine, self.form == ARRAY)]
+
+
+cdef bint _same_dims(TensorBase a, TensorBase b) noexcept:
+    cdef int i
+    for i in range(a.ndim):
+        if a.dims[i] != b.dims[i]:
+            return False
+    return True
+
+
+cdef int _code(const char *format) noexcept:
+    """The dtype of a buffer, or -1."""
+    if format == NULL or format[0] == 0 or format[1] != 0:
+        return -1
+    if format[0] == c"f":
+        return NN_FLOAT32
+    if format[0] == c"d":
+        return NN_FLOAT64
+    if format[0] == c"?":
+        return NN_BOOL
+    return NN_INT64 if format[0] == (c"l" if sizeof(long) == 8 else c"q") else -1
+
+
+cdef TensorBase _as_tensor(value):
+    """An array read in place: the plan has its own copy."""
+    was = set_enabled(False)
+    try:
+        return as_tensor(value, "argument")
+    finally:
+        set_enabled(was)
+
+
+# ---- who waits for whom ----
+
+_members = weakref.WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+cdef class Family:
+    """A lock shared by the compiled functions that share a model, an optimizer or a generator."""
+    cdef object acquire, release
+    cdef Family joined
+    cdef object __weakref__
+
+    def __init__(self):
+        lock = threading.RLock()
+        self.acquire, self.release = lock.acquire, lock.release
+
+    cdef Family root(self):
+        while self.joined is not None:
+            self = self.joined
+        return self
+
+    cdef Family entered(self):
+        """Waits until no other member runs; gives the family whose `release` ends that."""
+        cdef Family root
+        while True:
+            root = self.root()
+            root.acquire()
+            if root.joined is None:
+                return root
+            root.release()
+
+    def join(self, objects):
+        """From now on one family with all others that have one of these."""
+        cdef Family root, other
+        with _guard:
+            root = self.root()
+            for o in objects:
+                o = o._storage if isinstance(o, TensorBase) else o
+                other = (<Family>_members.get(o, root)).root()
+                if other is not root:
+                    other.joined = root
+                _members[o] = root
+
+
+# ---- plans ----
+
+cdef class Replay:
+    """A plan as a call sees it: its arguments, whether it fits, the work, the results."""
+    cdef public Argument args
+    cdef public Argument kwargs
+    cdef bint grad
+    cdef public long epoch       # of record.epoch(), when `deep` was true; -1: look
+    cdef public object recording # None until there is one
+    cdef public object work      # None until there is some
+    cdef public list befores     # (leaf, the memory that its .grad must have, or None)
+    cdef public list versions    # (optimizer, version of its groups and states)
+    cdef public list cells       # (cell, what is in it)
+    cdef public list entries     # (dict, key, what is there)
+    cdef public object result
+    cdef public list grads       # (leaf, its gradient in the arena)
+    cdef public list dropped     # leaves without gradient afterwards
+    cdef tuple place             # where it was recorded: the instruction set and the algorithm of convolutions
+
+    def __init__(self, args, kwargs, bint grad):
+        self.args, self.kwargs, self.grad = Argument(args), Argument(kwargs), grad
+        self.epoch = -1
+
+    def deep(self):
+        """Whether what changes rarely, and then raises the epoch, is as it was recorded."""
+        raise NotImplementedError
+
+    cpdef bint stale(self) except -1:
+        """Whether it will never fit again: an optimizer has other groups or another state now."""
+        if self.recording is not None:
+            for optimizer, version in self.versions:
+                if optimizer._version != version:
+                    return True
+        return False
+
+    cdef bint takes(self, tuple args, dict kwargs, bint grad) except -1:
+        return self.grad == grad and self.args.fits(args) and self.kwargs.fits(kwargs)
+
+    cdef bint fits(self) except -1:
+        """Whether what the work depends on, besides its arguments, is as it was recorded."""
+        cdef TensorBase leaf
+        if self.recording is None:
+            return True
+        for x, before in self.befores:
+            leaf = x
+            if (None if leaf.grad_ is None else (<TensorBase>leaf.grad_).storage) is not before:
+                return False
+        if self.stale():
+            return False
+        for cell, value in self.cells:
+            if PyCell_GET(cell) != <PyObject *>value:
+                return False
+        for d, key, value in self.entries:
+            if (<dict>d).get(key) is not value:
+                return False
+        if self.epoch != epoch():
+            now = epoch()
+            if self.place != _place() or not self.deep():
+                return False
+            self.epoch = now
+        return self.work is None or self.work.valid()
+
+    cdef object run(self, tuple args, dict kwargs):
+        cdef TensorBase leaf
+        self.args.write(args)
+        if kwargs:
+            self.kwargs.write(kwargs)
+        self.work.replay()
+        for x, g in self.grads:
+            leaf = x
+            leaf.grad_ = fresh(g)
+        for x in self.dropped:
+            leaf = x
+            leaf.grad_ = None
+        if isinstance(self.result, TensorBase):
+            return fresh(self.result)
+        return mapped(self.result, fresh)
+
+
+cdef tuple _place():
+    return runtime.get_isa(), conv.get_algorithm()
+
+
+cdef class Callable:
+    """A function with plans. A subclass makes them."""
+    cdef readonly Replay plan    # that was used last
+    cdef list _plans             # used last first
+    cdef readonly Family _family
+    cdef bint _infers            # gradients are off in any case
+
+    def __init__(self, Family family, bint infers):
+        self._plans, self._family, self._infers = [], family, infers
+
+    @property
+    def plans(self):
+        """All plans, the one that was used last first."""
+        return tuple(self._plans)
+
+    def _nested(self, args, kwargs):
+        """The call as a part of another recording."""
+        raise NotImplementedError
+
+    def _new_plan(self, args, kwargs, grad):
+        """A Replay without work."""
+        raise NotImplementedError
+
+    def _record(self, plan):
+        """The call with recording, of a plan without work whose arguments are written."""
+        raise NotImplementedError
+
+    def __call__(self, *args, **kwargs):
+        cdef Replay plan
+        cdef Family entered
+        if recorder() is not None:
+            return self._nested(args, kwargs)
+        entered = self._family.entered()
+        try:
+            plan = self._find(args, kwargs)
+            self.plan = plan
+            if plan.work is not None:
+                return plan.run(args, kwargs)
+            plan.args.write(args)
+            plan.kwargs.write(kwargs)
+            plan.place = _place()
+            return self._record(plan)
+        finally:
+            entered.release()
+
+    cdef Replay _find(self, tuple args, dict kwargs):
+        cdef Replay plan
+        cdef bint grad = not self._infers and is_grad_enabled()
+        cdef Py_ssize_t i
+        for i in range(len(self._plans)):
+            plan = self._plans[i]
+            if plan.takes(args, kwargs, grad) and plan.fits():
+                if i:
+                    del self._plans[i]
+                    self._plans.insert(0, plan)
+                return plan
+        plan = self._new_plan(args, kwargs, grad)
+        self._plans = [plan] + [p for p in self._plans if not (<Replay>p).stale()][:MOST_PLANS - 1]
+        return plan

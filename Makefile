@@ -8,7 +8,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check -q
 # pinned: a new release must not turn CI red
 LINT   := ruff==0.17.6 clang-format==23.1.5
 
-.PHONY: help prereqs build demo examples test debug-test lint format bench bench-kernels bench-steps bench-report bench-rnn bench-system wheel wheel-test sdist sdist-test clean
+.PHONY: help prereqs build demo examples test debug-test lint format bench bench-kernels bench-steps bench-report bench-system wheel wheel-test sdist sdist-test clean
 
 help:
 	@echo "demo         set up, build, train the embedded handwritten digits"
@@ -20,7 +20,6 @@ help:
 	@echo "bench-kernels  every kernel, about 10 minutes; ONLY=\"gemm conv\": some kinds; ARGS=: see benchmarks/kernels.py"
 	@echo "bench-steps  whole training steps and inference, eager and compiled, beside peers (ARGS=: see benchmarks/steps.py)"
 	@echo "bench-report   the tables of docs/performance.md, from the newest results"
-	@echo "bench-rnn    recurrent layers (beside torch, if it is installed in $(VENV))"
 	@echo "bench-system memory, threads, idle CPU time, a busy machine"
 	@echo "wheel        manylinux wheel in wheelhouse/;  wheel-test: try it in a fresh environment"
 	@echo "sdist        source archive in dist/;         sdist-test: install it away from the checkout"
@@ -86,9 +85,6 @@ bench-steps: build
 
 bench-report: build
 	$(PY) -m benchmarks.report
-
-bench-rnn: build
-	$(PY) -m benchmarks.recurrent
 
 bench-system: build
 	$(PY) -m benchmarks.system

@@ -21,6 +21,7 @@ class Work:
     flops: float = 0.0
     bytes: float = 0.0
     stream: str = "copy"  # or "update": results are written over operands
+    resident: float = 0.0  # bytes of memory that they lie in, if they are read more than once
     result: object = None  # a function that gives what `check` takes, if `ours` does not return it
     peers: dict = field(default_factory=dict)  # {name: function}
     job: tuple = None  # (op, arrays, options, check) for a harness.Peer
@@ -238,7 +239,7 @@ def module_case(kind, name, direction, classes, make, shape, least, check, norma
 
 def pool_cases():
     for module, arguments, shape in shapes.POOLS:
-        maximum = module.startswith("Max")
+        maximum = "Max" in module
         outputs = shape[0] * shape[1] * prod(len(a) for a in verify.pool_windows(shape, arguments))
         make = lambda lib, module=module, arguments=arguments: getattr(lib.nn, module)(**arguments)
         name = f"{module} {' '.join(f'{k[0]}{v}' for k, v in arguments.items())} {times(shape)}"
@@ -258,6 +259,88 @@ def norm_cases():
             check = verify.normalization(module, arguments, direction)
             name = f"{module} {times(shape)}"
             yield module_case("norm", name, direction, ("normalization",), make, shape, each * prod(shape), check)
+
+
+# ---- recurrent layers ----
+
+GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
+
+
+def recurrent_classes(kind, hidden, batch, direction):
+    if kind == "RNN":
+        return ()
+    if batch == 1:
+        size = "H >= 256" if hidden >= 256 else "H < 256"
+        return (f"LSTM/GRU, batch 1, {size}",) if direction == "forward" else ()
+    if batch >= 16:
+        return (f"LSTM/GRU, {'B >= 16, H >= 512' if hidden >= 512 else 'B 16, H 128-256'}, {direction}",)
+    return ()
+
+
+def recurrent_forward(lib, net, x):
+    x = lib.tensor(x)
+
+    def run():
+        with lib.no_grad():
+            return net(x)[0]
+
+    return run
+
+
+def recurrent_both(lib, net, x, dy):
+    """(forward and backward with all gradients; a function that gives these)."""
+    x, dy = lib.tensor(x).requires_grad_(), lib.tensor(dy)
+    leaves = (x, *net.parameters())
+
+    def run():
+        for t in leaves:
+            t.grad = None
+        y = net(x)[0]
+        y.backward(dy)
+        return y
+
+    return run, lambda: [t.grad.numpy() for t in leaves]
+
+
+def recurrent_case(kind, inputs, hidden, batch, steps, direction):
+    """FLOPs are those of the products with W_ih and W_hh, three times for forward and backward. At batch 1 W_hh is read
+    at every step but the first, which starts from zeros."""
+    both = direction != "forward"
+
+    def build(rng):
+        x = rng.standard_normal((steps, batch, inputs), dtype=np.float32)
+        dy = rng.standard_normal((steps, batch, hidden), dtype=np.float32)
+        nncore.manual_seed(0)
+        net = getattr(nncore.nn, kind)(inputs, hidden)
+        peers, result, job = {}, None, None
+        if both:
+            ours, gradients = recurrent_both(nncore, net, x, dy)
+            exact = getattr(nncore.nn, kind)(inputs, hidden, dtype="float64")
+            exact.load_state_dict(net.state_dict())
+            run, wide = recurrent_both(nncore, exact, x.astype(np.float64), dy.astype(np.float64))
+            run()
+            check = verify.recurrent_gradients(["x", *dict(net.named_parameters())], wide(), gradients)
+        else:
+            ours, check = recurrent_forward(nncore, net, x), verify.recurrent(kind, net, x)
+            arrays = (x, *(p.numpy() for p in net.parameters()))
+            job = ("recurrent", arrays, {"kind": kind}, check)
+        if torch := harness.torch():
+            theirs = getattr(torch.nn, kind)(inputs, hidden)
+            theirs.load_state_dict({n: torch.from_numpy(v) for n, v in net.state_dict().items()})
+            peers["torch"] = recurrent_both(torch, theirs, x, dy)[0] if both else recurrent_forward(torch, theirs, x)
+        w_ih, w_hh = (GATES[kind] * hidden * n for n in (inputs, hidden))
+        flops = 2.0 * batch * (w_hh * (steps - 1) + w_ih * steps) * (3 if both else 1)
+        moved = 4.0 * (w_hh * (steps - 1) + w_ih) if batch == 1 and not both else 0.0
+        return Work(ours, check, flops, moved, resident=4.0 * w_hh, result=result, peers=peers, job=job)
+
+    name = f"{kind} {inputs}-{hidden} B{batch} T{steps}"
+    return Case("recurrent", name, direction, recurrent_classes(kind, hidden, batch, direction), build)
+
+
+def recurrent_cases():
+    for direction in ("forward", "forward+backward"):
+        for shape in shapes.RECURRENT:
+            yield recurrent_case(*shape, direction)
 
 
 # ---- elementwise, rows, reductions ----
@@ -339,6 +422,21 @@ def row_cases():
         yield module_case("bandwidth", text, direction, CLASSES, make, ROWS, each * prod(ROWS), check)
 
 
+def embedding_cases():
+    """Forward moves the rows that are asked for twice; backward fills the table's gradient and adds them."""
+    table, tokens = (30000, 512), 8192
+    index = np.random.default_rng(3).integers(0, table[0], tokens)
+
+    def make(lib):
+        i = lib.tensor(index)
+        return lambda w: lib.nn.functional.embedding(i, w)
+
+    for direction, numbers in (("forward", 2 * tokens * table[1]), ("backward", prod(table) + tokens * table[1])):
+        check = verify.embedding(index, direction)
+        name = f"embedding {tokens} of {times(table)}"
+        yield module_case("bandwidth", name, direction, CLASSES, make, table, 4 * numbers, check)
+
+
 def reduction_cases():
     shape = (16384, 1024)
     for text, dim in (("all", None), ("rows", 1), ("columns", 0)):
@@ -386,6 +484,7 @@ def optimizer_case(name, options, each):
 def bandwidth_cases():
     yield from elementwise_cases()
     yield from row_cases()
+    yield from embedding_cases()
     yield from reduction_cases()
     yield from (optimizer_case(name, *rest) for name, rest in OPTIMIZERS.items())
 
@@ -397,6 +496,7 @@ KINDS = {
     "depthwise": lambda: conv_cases("depthwise", shapes.MOBILENET),
     "pool": pool_cases,
     "norm": norm_cases,
+    "recurrent": recurrent_cases,
     "bandwidth": bandwidth_cases,
     "math": math_cases,
 }

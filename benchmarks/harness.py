@@ -143,14 +143,17 @@ def _seconds(candidate, calls):
 
 def compare(candidates, rounds=7, seconds=0.02):
     """Seconds per call of each candidate: {name: function or prepared Peer} -> {name: median}. The candidates take
-    turns, so that a slow phase of the machine meets all of them; each turn is long enough for the clock."""
-    repeats = {}
+    turns, so that a slow phase of the machine meets all of them; each turn is long enough for the clock. What takes
+    seconds has fewer rounds, at least 3."""
+    repeats, total = {}, 0.0
     for name, candidate in candidates.items():
         _seconds(candidate, 1)
         n = 1
         while (t := _seconds(candidate, n)) < seconds / 4 and n < 1 << 20:
             n *= 2
         repeats[name] = max(1, int(n * seconds / max(t, 1e-9)))
+        total += t * repeats[name] / n
+    rounds = min(rounds, max(3, int(4 / total)))
     times = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, candidate in candidates.items():

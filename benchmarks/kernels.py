@@ -48,6 +48,12 @@ GOALS = {
     "depthwise": (85, 1.5, False),
     "pooling": (85, 1.5, False),
     "normalization": (85, 1.5, False),
+    "LSTM/GRU, B >= 16, H >= 512, forward": (88, 1.08, False),
+    "LSTM/GRU, B >= 16, H >= 512, forward+backward": (85, 1.15, False),
+    "LSTM/GRU, B 16, H 128-256, forward": (75, 1.2, False),
+    "LSTM/GRU, B 16, H 128-256, forward+backward": (70, 1.5, False),
+    "LSTM/GRU, batch 1, H >= 256": (80, 2.0, False),
+    "LSTM/GRU, batch 1, H < 256": (None, 2.0, False),
     "softmax, cross-entropy, elementwise": (85, 1.5, False),
     "optimizers": (85, 3.0, False),
     "exp, tanh, sigmoid, log, gelu in L1": (None, 1.0, False),
@@ -77,7 +83,7 @@ def level(nbytes):
     return min(29, max(13, round(np.log2(nbytes))))
 
 
-def measure(case, threads, others, numpy_too):
+def measure(case, threads, others, numpy_too, rounds):
     """The row of a case: verified, then timed. None if the default algorithm is the direct one."""
     rng = np.random.default_rng(0)
     if case.algorithm:
@@ -85,7 +91,7 @@ def measure(case, threads, others, numpy_too):
     work = case.build(rng)
     if not numpy_too:
         work.peers.pop("numpy", None)
-    with nncore.set_grad_enabled(case.direction.startswith("backward")):
+    with nncore.set_grad_enabled("backward" in case.direction):
         y = work.ours()
         try:
             work.check(np.asarray(work.result() if work.result else y))
@@ -104,7 +110,7 @@ def measure(case, threads, others, numpy_too):
                 if theirs is not None:
                     check(theirs)
                     candidates[name] = peer
-        seconds = harness.compare(candidates, seconds=0.015)
+        seconds = harness.compare(candidates, rounds, seconds=0.015)
     alone = sum(t for _, t in kernels)
     row = {"kind": case.kind, "name": case.name, "direction": case.direction, "algorithm": case.algorithm}
     row |= {"threads": threads, "classes": case.classes, "ms": alone * 1e3, "call_ms": seconds["nncore"] * 1e3}
@@ -113,7 +119,7 @@ def measure(case, threads, others, numpy_too):
     row["gbs"] = work.bytes / alone / 1e9 if work.bytes else None
     limits = {"fma": work.flops / peak}
     if work.bytes and threads == 1:  # bandwidth is measured on one thread
-        limits[work.stream] = work.bytes / bandwidth(work.stream, level(work.bytes))
+        limits[work.stream] = work.bytes / bandwidth(work.stream, level(work.resident or work.bytes))
     limit = max(limits, key=limits.get)
     if limits[limit]:
         row |= {"limit": limit, "limit_ms": limits[limit] * 1e3, "share": 100 * limits[limit] / alone}
@@ -125,8 +131,9 @@ def measure(case, threads, others, numpy_too):
 
 
 def best_torch(row):
-    """Our speed relative to torch's better format; for the DeepBench products, to the better of torch and NumPy."""
-    names = ("torch", "torch channels_last") + (("numpy",) if row["kind"] == "deepbench" else ())
+    """Our speed relative to torch's better format; for the DeepBench products and functions in L1, to the better of
+    torch and NumPy."""
+    names = ("torch", "torch channels_last") + (("numpy",) if row["kind"] in ("deepbench", "math") else ())
     found = [row["ratios"][n] for n in names if n in row["ratios"]]
     return min(found) if found else None
 
@@ -231,6 +238,7 @@ def main():
     parser.add_argument("--match", default="", help="only rows whose name or direction contains this")
     parser.add_argument("--threads", type=int, nargs="*", default=[1])
     parser.add_argument("--peer-python", nargs="*", default=[], metavar="LIBRARY=PYTHON", help="jax, onnxruntime")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each library; 1: a quick look")
     parser.add_argument("--no-save", action="store_true")
     args = parser.parse_args()
     peaks = harness.peaks()
@@ -253,7 +261,7 @@ def main():
                     continue
                 if sys.stderr.isatty():
                     print(f"\r{case.name} {case.direction}".ljust(79)[:79], end="\r", file=sys.stderr)
-                if row := measure(case, threads, others, numpy_too):
+                if row := measure(case, threads, others, numpy_too, args.rounds):
                     found.append(row)
             if found:
                 print(f"\n{kind}, {threads} thread{'s' if threads > 1 else ''}")

@@ -1,7 +1,7 @@
 """A peer library in an environment of its own: `python benchmarks/peer.py jax` (or onnxruntime, openvino) answers
 requests, one JSON object a line, from harness.Peer. Nothing of nncore is imported here.
 
-    {"op": "gemm", "conv", "train" or "infer", "inputs": [.npy files], "options": {...}}
+    {"op": "gemm", "conv", "recurrent", "train" or "infer", "inputs": [.npy files], "options": {...}}
         -> {"result": .npy file} or {"skip": why}
     {"calls": n} -> {"seconds": n calls of what was asked for last}
 """
@@ -81,6 +81,9 @@ def jax_train(x, y, *weights, activation):
     return step
 
 
+GATES = {"RNN": (0,), "LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}  # torch's numbers of ONNX's gates: i o f c; z r h
+
+
 def _onnx_net(x, weights, layers):
     """The bytes of an ONNX model of a net: layers as benchmarks/steps.py names them, their weights in order."""
     from onnx import TensorProto, helper, numpy_helper
@@ -104,15 +107,12 @@ def _onnx_net(x, weights, layers):
             node("BatchNormalization", *(constant(next(weights)) for _ in range(4)), epsilon=settings["eps"])
         elif kind == "MaxPool2d":
             node("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
-        elif kind == "LSTM":
-            hidden = len(w_ih := next(weights)) // 4
-            gates = [w_ih, *(next(weights) for _ in range(3))]
-            w, r, b, c = (
-                np.concatenate([g[i * hidden : (i + 1) * hidden] for i in (0, 3, 1, 2)]) for g in gates
-            )  # i o f c
-            node(
-                "LSTM", constant(w[None]), constant(r[None]), constant(np.concatenate([b, c])[None]), hidden_size=hidden
-            )
+        elif kind in GATES:
+            hidden = len(w_ih := next(weights)) // len(GATES[kind])
+            turn = lambda w: np.concatenate([w[g * hidden : (g + 1) * hidden] for g in GATES[kind]])[None]
+            w, r, b, c = (turn(v) for v in (w_ih, *(next(weights) for _ in range(3))))
+            more = {"linear_before_reset": 1} if kind == "GRU" else {}
+            node(kind, *map(constant, (w, r, np.concatenate([b, c], 1))), hidden_size=hidden, **more)
             node("Squeeze", constant(np.array([1])))
         else:
             node({"ReLU": "Relu"}.get(kind, kind))
@@ -185,6 +185,10 @@ def onnxruntime_conv(x, w, stride, padding, groups):
 
     node = helper.make_node("Conv", ["x", "w"], ["y"], strides=[stride] * 2, pads=[padding] * 4, group=groups)
     return _session(node, x, None, w)
+
+
+def onnxruntime_recurrent(x, *weights, kind):
+    return onnxruntime_infer(x, *weights, layers=[[kind, {}]])
 
 
 def main():

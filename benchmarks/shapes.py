@@ -153,6 +153,11 @@ POOLS = [
     ("AvgPool2d", {"kernel_size": 2}, (64, 6, 28, 28)),
     ("AvgPool2d", {"kernel_size": 2}, (64, 64, 32, 32)),
     ("AvgPool2d", {"kernel_size": 7}, (8, 2048, 7, 7)),
+    ("MaxPool2d", {"kernel_size": 2}, (64, 6, 28, 28)),
+    ("MaxPool2d", {"kernel_size": 2}, (64, 16, 10, 10)),
+    ("AdaptiveAvgPool2d", {"output_size": 1}, (8, 512, 14, 14)),
+    ("AdaptiveAvgPool2d", {"output_size": 6}, (16, 256, 13, 13)),
+    ("AdaptiveMaxPool2d", {"output_size": 1}, (8, 512, 14, 14)),
 ]
 
 # ---- normalization: (module, arguments, shape, bytes moved per element forward and backward, at least) ----
@@ -169,4 +174,35 @@ NORMS = [
     ("GroupNorm", (32, 256), (8, 256, 56, 56), 12, 20),
     ("InstanceNorm2d", (64,), (8, 64, 56, 56), 12, 20),
     ("RMSNorm", (768,), (8192, 768), 8, 12),
+]
+
+# ---- recurrent layers: (layer, input size, hidden size, batch, steps) ----
+
+RECURRENT = [
+    ("LSTM", 64, 128, 16, 50),
+    ("LSTM", 128, 128, 16, 50),
+    ("GRU", 128, 128, 16, 50),
+    ("LSTM", 256, 512, 32, 64),
+    ("LSTM", 16, 16, 1, 200),
+    ("GRU", 64, 64, 1, 100),
+    ("LSTM", 64, 256, 1, 50),
+    ("GRU", 64, 512, 1, 50),
+    ("RNN", 64, 512, 1, 50),
+]
+# DeepBench, rnn_problems.h, training and inference: those that take less than a second. Inputs are as wide as states.
+RECURRENT += [
+    ("RNN", 1760, 1760, 16, 50),
+    ("LSTM", 256, 256, 16, 150),
+    ("LSTM", 512, 512, 16, 25),
+    ("LSTM", 512, 512, 32, 25),
+    ("LSTM", 512, 512, 64, 25),
+    ("LSTM", 1024, 1024, 16, 25),
+    ("LSTM", 1024, 1024, 32, 25),
+    ("GRU", 512, 512, 32, 1),
+    ("LSTM", 256, 256, 1, 150),
+    ("LSTM", 512, 512, 1, 25),
+    ("LSTM", 512, 512, 4, 25),
+    ("LSTM", 1024, 1024, 1, 25),
+    ("LSTM", 1536, 1536, 1, 50),
+    ("LSTM", 2048, 2048, 1, 25),
 ]

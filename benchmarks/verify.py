@@ -144,6 +144,9 @@ def convolution(l, x, w, dy, direction, rng, winograd=0):
 
 def pool_windows(shape, arguments):
     """(start, end) of the windows along each axis, without the padding, and the sizes of the result."""
+    if "output_size" in arguments:
+        m = arguments["output_size"]
+        return [[(o * n // m, -(-(o + 1) * n // m)) for o in range(m)] for n in shape[2:]]
     kernel, padding = arguments["kernel_size"], arguments.get("padding", 0)
     stride = arguments.get("stride", kernel)
     axes = []
@@ -162,25 +165,23 @@ def pooling(maximum, arguments, direction):
         pairs = [(int(rng.integers(x.shape[0])), int(rng.integers(x.shape[1]))) for _ in range(64)]
         n, c = np.array(pairs).T
         x, dy, y = reference.wide(x[n, c]), reference.wide(dy[n, c]), y[n, c]
-        size = arguments["kernel_size"] ** 2
         want, magnitude, terms = np.zeros(y.shape), np.zeros(y.shape), 0
         for i, (h0, h1) in enumerate(axes[0]):
             for j, (w0, w1) in enumerate(axes[1]):
                 window = x[:, h0:h1, w0:w1].reshape(len(x), -1)
+                size = arguments["kernel_size"] ** 2 if "kernel_size" in arguments else window.shape[1]
+                terms = max(terms, size)
                 if direction == "forward":
                     want[:, i, j] = window.max(1) if maximum else window.sum(1) / size
                     magnitude[:, i, j] = 0 if maximum else np.abs(window).sum(1) / size
-                    terms = size
                 elif maximum:
                     at = window.argmax(1)
                     rows = np.arange(len(x)), h0 + at // (w1 - w0), w0 + at % (w1 - w0)
                     np.add.at(want, rows, dy[:, i, j])
                     np.add.at(magnitude, rows, np.abs(dy[:, i, j]))
-                    terms = size
                 else:
                     want[:, h0:h1, w0:w1] += (dy[:, i, j] / size)[:, None, None]
                     magnitude[:, h0:h1, w0:w1] += (np.abs(dy[:, i, j]) / size)[:, None, None]
-                    terms = size
         tolerance.close(y, want, tolerance.pool_avg(terms, magnitude, np.float32))
 
     return check
@@ -213,6 +214,38 @@ def normalization(module, arguments, direction):
             size = rstd * (np.abs(dy) + mean(np.abs(dy)) + size * mean(np.abs(dy) * size))
         roundings = 64 + np.log2(x.size / rstd.size) + 12
         tolerance.close(y, want, roundings * EPS * size)
+
+    return check
+
+
+# ---- recurrent layers ----
+
+
+def recurrent(kind, net, x):
+    """A function that holds the first 8 steps to float64: errors pass from step to step, at most as they are."""
+    mode = "RNN_TANH" if kind == "RNN" else kind
+    steps, batch, inputs = x[:8].shape
+
+    def check(y):
+        state = np.zeros((1, batch, net.hidden_size))
+        weights = tuple(reference.wide(p.numpy()) for p in net.parameters())
+        rows = reference.wide(x[:steps]).reshape(-1, inputs)
+        want, _, _ = reference.recurrent(mode, rows, [batch] * steps, state, state, [weights])
+        bound = steps * (inputs + net.hidden_size) * EPS
+        tolerance.close(y[:steps].reshape(want.shape), want, np.full(want.shape, bound))
+
+    return check
+
+
+def recurrent_gradients(names, wide, found):
+    """A function that holds all gradients to those of the float64 kernels, which the tests hold to central differences;
+    relative to the largest of a tensor, as errors have passed through the steps."""
+
+    def check(_):
+        steps, batch, inputs = wide[0].shape
+        for name, want, got in zip(names, wide, found()):
+            bound = steps * (inputs + wide[2].shape[1] + batch) * EPS * np.abs(want).max()
+            tolerance.close(got, want, np.full(want.shape, bound), name)
 
     return check
 
@@ -310,6 +343,21 @@ def cross_entropy(target, direction):
             each = np.full(len(x), float(dy) / len(x))
             bound = (off + 4 * EPS) * (np.exp(logs) + 1) * np.abs(each[:, None])
             tolerance.close(y, reference.cross_entropy_backward(x, target, each), bound)
+
+    return check
+
+
+def embedding(index, direction):
+    """Rows of a table, to the bit; the gradient's sums have as many terms as an index occurs."""
+
+    def check(x, dy, y):
+        if direction == "forward":
+            assert (y == x[index]).all()
+            return
+        want, magnitude = np.zeros(x.shape), np.zeros(x.shape)
+        np.add.at(want, index, reference.wide(dy))
+        np.add.at(magnitude, index, np.abs(reference.wide(dy)))
+        tolerance.close(y, want, np.bincount(index).max() * EPS * magnitude)
 
     return check
 

@@ -70,7 +70,7 @@
 /* Outputs of a chunk of the weight's gradient. */
 #define NN_DW_OUTS 512
 
-/* ---- recurrent layers: `make bench-rnn` ---- */
+/* ---- recurrent layers: `make bench-kernels ONLY=recurrent` ---- */
 
 /* Rows whose products with a panel of each gate wait in cache for the pointwise part: 48 x 64 x 4 floats are 48 KiB. */
 #define NN_RNN_ROWS 48

@@ -19,6 +19,7 @@ from nncore._replay import Callable, Family, Replay, fresh, mapped
 from nncore.nn import Module
 from nncore.optim.optimizer import Optimizer
 
+
 class _Names:
     """What a function finds by name: modules, optimizers and tensors in its closure, among the globals it and the
     functions it calls read, and in the attributes of objects found so or given as arguments."""

@@ -177,7 +177,11 @@ class Optimizer:
         states = [self.state[p] for p in params] if arrays else []
         arrays_of = [[s[name] for s in states] if name in arrays else None for name in self._slots]
         kernels.update(
-            self._kernel, params, arrays_of, self._norms(params), kernels.Step(self, group, counters, states, arrays.keys())
+            self._kernel,
+            params,
+            arrays_of,
+            self._norms(params),
+            kernels.Step(self, group, counters, states, arrays.keys()),
         )
 
     # ---- saving ----

@@ -14,6 +14,7 @@
 #include "kernels/winograd.inc"
 #include "kernels/depthwise.inc"
 #include "kernels/pool.inc"
+#include "kernels/resample.inc"
 #include "kernels/rnn.inc"
 #include "kernels/elementwise.inc"
 #include "kernels/pad.inc"

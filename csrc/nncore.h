@@ -396,6 +396,17 @@ typedef struct {
     void *y;
 } nn_pad_args;
 
+/* Interpolation over channels-last data: with i, j, k over at[d][o_d] <= i < at[d][o_d + 1], d = 0, 1, 2,
+ *     y[o, :] = sum over i, j, k of weight[0][i] weight[1][j] weight[2][k] x[from[0][i], from[1][j], from[2][k], :] */
+typedef struct {
+    int64_t N, C;
+    int64_t in[3], out[3];
+    const int64_t *at[3], *from[3];
+    const double *weight[3];
+    const void *x;
+    void *y;
+} nn_resample_args;
+
 /* Measures the machine: FLOP/s of independent FMAs in registers; bytes/s of y = x, read plus written. */
 typedef struct {
     double seconds;

@@ -24,6 +24,7 @@ from nncore._config import (
 )
 from nncore._core.record import RecordError
 from nncore._grad import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from nncore._graph import draw_graph
 from nncore._ops.activation import log_softmax, softmax
 from nncore._ops.arithmetic import (
     abs,

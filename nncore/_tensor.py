@@ -1,5 +1,7 @@
 """Tensor: the array that users hold. Its methods are the operations of nncore._ops."""
 
+import weakref
+
 import numpy as np
 
 from nncore import _tape
@@ -162,6 +164,31 @@ class Tensor(TensorBase):
         if not self.requires_grad:
             raise RuntimeError("register_hook: the tensor does not require grad")
         return RemovableHandle(_tape.hooks_of(self), hook)
+
+    def retain_grad(self):
+        """Keeps the gradient of a result in `.grad`, too, which otherwise only leaves do.
+
+        Raises:
+            RuntimeError: if the tensor does not require a gradient.
+
+        >>> import nncore
+        >>> x = nncore.tensor([1.0, 2.0], requires_grad=True)
+        >>> y = x * 2
+        >>> y.retain_grad()
+        >>> (y * y).sum().backward(); y.grad.tolist()
+        [4.0, 8.0]
+        """
+        if not self.requires_grad:
+            raise RuntimeError("retain_grad: the tensor does not require grad")
+        if self.grad_fn is not None:
+            mine = weakref.ref(self)  # the graph must not keep its results
+
+            def keep(grad):
+                t = mine()
+                if t is not None:
+                    t.grad = grad.clone() if t.grad is None else t.grad + grad
+
+            _tape.hooks_of(self)["retain_grad"] = keep
 
     def detach(self):
         """The same memory outside the graph."""

@@ -1018,3 +1018,49 @@ def pad_backward(dy, shape, pad, mode="constant", order=1):
     dx = np.zeros(int(np.prod(shape)), dy.dtype)
     np.add.at(dx, at[at >= 0], dy.reshape(-1)[::order][at >= 0])
     return dx.reshape(shape)
+
+
+# ---- interpolation: a matrix along each axis ----
+
+
+def _keys(d, a):
+    """Cubic convolution, R. Keys, 1981, equation 4 with a free slope a at 1."""
+    d = np.abs(d)
+    inner = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    outer = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    return np.where(d <= 1, inner, np.where(d < 2, outer, 0))
+
+
+def resample_axis(n, m, mode, align_corners=False, factor=None, antialias=False):
+    """The matrix [m, n] of interpolation along an axis, in long double."""
+    o = np.arange(m)
+    if mode.startswith("nearest"):
+        step = np.float32(1 / factor if factor else n / m)
+        at = (o.astype(np.float32) + np.float32(0.5 if mode == "nearest-exact" else 0)) * step
+        return np.eye(n, dtype=np.longdouble)[np.minimum(np.floor(at).astype(int), n - 1)]
+    one = np.longdouble(1)
+    step = one / np.longdouble(factor) if factor else n * one / m
+    if align_corners:
+        step = (n - 1) * one / (m - 1) if m > 1 else 0 * one
+    if antialias:
+        center, wide = step * (o + one / 2) - one / 2, max(step, one)
+        d = (np.arange(n) - center[:, None]) / wide
+        w = _keys(d, -0.5) if mode == "cubic" else np.maximum(1 - np.abs(d), 0)
+        return w / w.sum(1, keepdims=True)
+    p = step * o if align_corners else step * (o + one / 2) - one / 2
+    if mode == "linear":
+        return np.maximum(1 - np.abs(np.clip(p, 0, n - 1)[:, None] - np.arange(n)), 0)
+    beyond = np.arange(-3, n + 4)  # the ends go on
+    w = _keys(np.minimum(p, n)[:, None] - beyond, -0.75)
+    return w @ np.eye(n)[np.clip(beyond, 0, n - 1)]
+
+
+def resample(x, matrices):
+    """(y, the same of magnitudes, how many terms each has)."""
+    y, size = wide(x), np.abs(wide(x))
+    terms = np.ones(())
+    for axis, matrix in enumerate(matrices, 2):
+        y = np.moveaxis(np.tensordot(matrix, y, (1, axis)), 0, axis)
+        size = np.moveaxis(np.tensordot(np.abs(matrix), size, (1, axis)), 0, axis)
+        terms = terms[..., None] * np.count_nonzero(matrix, axis=1)
+    return y, size, terms

@@ -839,3 +839,35 @@ def test_graph_can_be_walked():
     assert names == ["exp", "scale"]
     assert node is w
     assert "exp" in repr(y.grad_fn)
+
+
+def test_graph_can_be_drawn():
+    """From the leaves to the root, each operation once, whatever ran in between."""
+    net = nncore.nn.Linear(2, 3)
+    x = leaf(1.0, 2.0).float()
+    h = net(nncore.ones(4, 2))
+    h.exp()
+    loss = (h * h).mean() + x.sum()
+    assert nncore.draw_graph(loss, net.named_parameters()).splitlines() == [
+        "leaf1 = float64 (2,)",
+        "weight = float32 (3, 2)",
+        "bias = float32 (3,)",
+        "1 = to(leaf1)",
+        "2 = linear(-, weight, bias)",
+        "3 = mul(2, 2)",
+        "4 = mean(3)",
+        "5 = sum(1)",
+        "6 = add(4, 5)",
+    ]
+    dot = nncore.draw_graph(h.relu(), {'a "b"': net.weight}, format="dot")
+    assert dot.splitlines() == [
+        "digraph {",
+        '    n0 [shape=box, label="a \\"b\\"\\nfloat32 (3, 2)"];',
+        '    n1 [shape=box, label="leaf2\\nfloat32 (3,)"];',
+        '    n2 [label="linear"];',
+        "    n0 -> n2;",
+        "    n1 -> n2;",
+        '    n3 [label="relu"];',
+        "    n2 -> n3;",
+        "}",
+    ]

@@ -77,6 +77,11 @@ def padding(rng, dtype):
     ]
 
 
+def interpolation(rng, dtype):
+    x = leaf(rng, dtype, 5, 40, 30, 31)
+    return both_ways(lambda x: F.interpolate(x, (50, 44), mode="bilinear"), x, rng=rng)
+
+
 def normalization(rng, dtype):
     x, w, b = leaf(rng, dtype, 9, 64, 30, 31), leaf(rng, dtype, 64), leaf(rng, dtype, 64)
     out = both_ways(lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), x, w, b, rng=rng)
@@ -192,6 +197,7 @@ WORK = (
     recurrent,
     depthwise,
     padding,
+    interpolation,
     normalization,
     bags,
 )

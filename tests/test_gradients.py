@@ -562,6 +562,29 @@ for _mode in ("constant", "reflect", "replicate", "circular"):
     )
 case("F.pad value", lambda x: F.pad(x, (1, 1, 0, 0, 2, 0), value=3.0), N(2, 2, 3))
 
+# ---- interpolation ----
+
+for _name, _shape, _options in (
+    ("nearest", (2, 3, 4), {"size": 7}),
+    ("nearest", (2, 3, 4, 3), {"scale_factor": (2, 1.5)}),
+    ("nearest-exact", (1, 2, 3, 2, 2), {"size": (4, 2, 3)}),
+    ("linear", (2, 3, 4), {"size": 7}),
+    ("linear", (2, 3, 4), {"size": 3, "align_corners": True}),
+    ("bilinear", (2, 3, 4, 3), {"scale_factor": (2, 1.5)}),
+    ("bilinear", (2, 3, 4, 3), {"size": 7, "align_corners": True}),
+    ("bilinear", (1, 2, 6, 5), {"size": (2, 3), "antialias": True}),
+    ("bicubic", (2, 3, 4, 3), {"size": (3, 7)}),
+    ("bicubic", (1, 2, 6, 5), {"size": (2, 3), "antialias": True}),
+    ("trilinear", (1, 2, 3, 2, 2), {"scale_factor": 1.7, "recompute_scale_factor": True}),
+    ("area", (2, 3, 4, 3), {"size": (2, 5)}),
+):
+    case(
+        f"F.interpolate {_name} {_shape} {_options}",
+        lambda x, m=_name, o=_options: F.interpolate(x, mode=m, **o),
+        N(*_shape),
+    )
+case("F.interpolate transposed", lambda x: F.interpolate(x.permute(2, 3, 0, 1), 4, mode="bilinear"), N(3, 2, 2, 3))
+
 # ---- depthwise convolutions ----
 
 case("F.conv1d depthwise", lambda x, w, b: F.conv1d(x, w, b, 2, 1, 2, 5), N(2, 5, 9), N(5, 1, 3), N(5))
@@ -793,12 +816,24 @@ MODULES |= {
     "nn.PairwiseDistance": (_double(lambda: nn.PairwiseDistance(3.0)), (N(3, 4), N(3, 4, salt=1))),
     "nn.Unflatten": (_double(lambda: nn.Unflatten(1, (2, -1))), (N(3, 6),)),
     "nn.PixelShuffle": (_double(lambda: nn.PixelShuffle(2)), (N(2, 4, 2, 3),)),
+    "nn.Upsample": (_double(lambda: nn.Upsample(scale_factor=2.5, mode="bicubic")), (N(2, 3, 3, 2),)),
+    "nn.UpsamplingNearest2d": (_double(lambda: nn.UpsamplingNearest2d(5)), (N(2, 3, 3, 2),)),
+    "nn.UpsamplingBilinear2d": (_double(lambda: nn.UpsamplingBilinear2d((5, 3))), (N(2, 3, 3, 2),)),
     "nn.PixelUnshuffle": (_double(lambda: nn.PixelUnshuffle(2)), (N(2, 1, 4, 2),)),
     "nn.Dropout1d eval": (_double(lambda: nn.Dropout1d().eval()), (N(2, 3, 2),)),
     "nn.Dropout2d eval": (_double(lambda: nn.Dropout2d().eval()), (N(2, 3, 2, 1),)),
     "nn.Dropout3d eval": (_double(lambda: nn.Dropout3d().eval()), (N(2, 3, 1, 2, 1),)),
     "nn.AlphaDropout eval": (_double(lambda: nn.AlphaDropout().eval()), (N(2, 3),)),
     "nn.FeatureAlphaDropout eval": (_double(lambda: nn.FeatureAlphaDropout().eval()), (N(2, 3),)),
+}
+MODULES |= {
+    "utils.weight_norm": (_double(lambda: nn.utils.weight_norm(nn.Linear(3, 4))), (N(5, 3),)),
+    "utils.weight_norm whole": (_double(lambda: nn.utils.weight_norm(nn.Conv1d(2, 3, 2), dim=None)), (N(2, 2, 4),)),
+    "utils.spectral_norm": (_double(lambda: nn.utils.spectral_norm(nn.Linear(3, 4)).eval()), (N(5, 3),)),
+    "utils.spectral_norm transposed": (
+        _double(lambda: nn.utils.spectral_norm(nn.ConvTranspose1d(2, 3, 2)).eval()),
+        (N(2, 2, 4),),
+    ),
 }
 NOTHING_TO_SCALE = {n for n in MODULES if n.endswith(" eval")} | {"nn.Identity"}  # they give it back
 for _name, _shape in (
@@ -819,9 +854,24 @@ case("F.pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), N(1, 2, 8, 1, 2))
 case("F.pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 3), N(2, 3, 6))
 case("Tensor.unflatten", lambda x: x.unflatten(-1, (2, 3)), N(2, 6))
 
+case("utils.parameters_to_vector", lambda a, b: nn.utils.parameters_to_vector([a, b]), N(2, 3), N(4))
+
+# Sequences of different lengths: what moves where is worked out on the way, so that they stand in no other table.
+_rnn = nn.utils.rnn
+UTILITIES = {
+    "utils.rnn.pad_sequence": (lambda a, b: _rnn.pad_sequence([a, b], padding_value=2.0), N(2, 3), N(4, 3)),
+    "utils.rnn.unpad_sequence": (lambda x: tuple(_rnn.unpad_sequence(x, [2, 3])), N(3, 2)),
+    "utils.rnn.pack_padded_sequence": (lambda x: _rnn.pack_padded_sequence(x, [2, 3], False, False).data, N(3, 2, 2)),
+    "utils.rnn.pack_sequence": (lambda a, b: _rnn.pack_sequence([a, b], False).data, N(2, 3), N(4, 3)),
+    "utils.rnn.PackedSequence": (lambda x: _rnn.PackedSequence(x, [2, 1]).data * 2, N(3, 2)),
+    "utils.rnn.pad_packed_sequence": (lambda x: _rnn.pad_packed_sequence(_rnn.PackedSequence(x, [2, 1]))[0], N(3, 2)),
+    "utils.rnn.unpack_sequence": (lambda x: tuple(_rnn.unpack_sequence(_rnn.PackedSequence(x, [2, 1]))), N(3, 2)),
+}
+
 EXEMPT = {
     **dict.fromkeys(("nn.ModuleDict", "nn.ParameterList", "nn.ParameterDict"), "a container without a forward"),
     "Tensor.register_hook": "computes nothing: test_hooks",
+    "Tensor.retain_grad": "as Tensor.register_hook",
     "nn.RNNBase": "the base class of RNN, LSTM and GRU",
     "F.heaviside": "the gradient is 0: test_activations",
     "nn.Heaviside": "as F.heaviside",
@@ -880,6 +930,12 @@ def test_operation(name, isa):
 def test_module(name, isa):
     build, arrays = MODULES[name]
     gradcheck(build(), *arrays)
+
+
+@pytest.mark.parametrize("name", UTILITIES)
+def test_utility(name):
+    fn, *arrays = UTILITIES[name]
+    gradcheck(fn, *arrays)
 
 
 def scaled(factor):

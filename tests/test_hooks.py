@@ -1,6 +1,7 @@
 """Hooks of tensors and modules."""
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
@@ -142,6 +143,69 @@ def test_full_backward_hook_of_several():
         m(a, 5, b)[0].sum().backward()
 
 
+def test_full_backward_pre_hook():
+    """What it returns is what the module's backward starts from, and what the hooks after it see."""
+    net, seen = nn.Linear(2, 1, bias=False).double(), []
+    nn.init.ones_(net.weight)
+    handle = net.register_full_backward_pre_hook(lambda m, out: seen.append(out[0].tolist()) or (out[0] * 10,))
+    net.register_full_backward_hook(lambda m, into, out: seen.append((into[0].tolist(), out[0].tolist())))
+    x = leaf(1.0, 2.0)
+    (net(x) * 3).sum().backward()
+    assert seen == [[3.0], ([30.0, 30.0], [30.0])]
+    assert net.weight.grad.tolist() == [[30.0, 60.0]]
+    handle.remove()
+    net.register_full_backward_pre_hook(lambda m, out: out * 2)
+    with pytest.raises(ValueError, match="hook: expected 1 gradients"):
+        net(x).sum().backward()
+
+
+def test_always_called_hooks():
+    """Also after an error in forward or in another hook; errors of their own are warnings then."""
+
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise KeyError("forward")
+
+    net, seen = Fails(), []
+    net.register_forward_hook(lambda m, args, out: seen.append("never"))
+    net.register_forward_hook(lambda m, args, out: seen.append((args, out)), always_call=True)
+    with pytest.raises(KeyError, match="forward"):
+        net(1)
+    assert seen == [((1,), None)]
+    net.register_forward_hook(lambda m, args, kwargs, out: 1 / 0, always_call=True, with_kwargs=True)
+    with pytest.warns(UserWarning, match="division"), pytest.raises(KeyError, match="forward"):
+        net(1)
+    assert len(seen) == 2
+    net, seen = nn.Identity(), []
+    net.register_forward_hook(lambda m, args, out: seen.append(out), always_call=True)
+    net.register_forward_hook(lambda m, args, out: {}[out])
+    net.register_forward_hook(lambda m, args, out: seen.append(-out), always_call=True)
+    with pytest.raises(KeyError):
+        net(3)
+    assert seen == [3, -3]
+
+
+def test_retain_grad():
+    """The gradient of a result is kept as a leaf's, added up; the graph does not keep the result for it."""
+    x = leaf(1.0, 2.0)
+    y = x * 2
+    y.retain_grad()
+    y.retain_grad()
+    y.sum().backward(retain_graph=True)
+    (y * y).sum().backward()
+    assert y.grad.tolist() == [5.0, 9.0]
+    x.retain_grad()
+    z = y.detach() * x
+    z.retain_grad()
+    gone = weakref.ref(z)
+    total = z * 2
+    del z
+    assert gone() is None
+    total.backward(np.ones(2))
+    with pytest.raises(RuntimeError, match="retain_grad"):
+        nncore.ones(2).retain_grad()
+
+
 def test_hooks_are_taken_along():
     """By deepcopy; and a compiled function follows them."""
     net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -156,7 +220,9 @@ def test_hooks_are_taken_along():
     assert [step(x).tolist() for _ in range(4)] == [[1.0, 1.0]] * 4
 
 
-@pytest.mark.parametrize("register", ["forward_pre_hook", "forward_hook", "full_backward_hook"])
+@pytest.mark.parametrize(
+    "register", ["forward_pre_hook", "forward_hook", "full_backward_pre_hook", "full_backward_hook"]
+)
 def test_module_hook_errors(register):
     with pytest.raises(TypeError, match="hook"):
         getattr(nn.Identity(), f"register_{register}")("print")

@@ -1,6 +1,6 @@
 """Calls go down: no module imports from a layer above its own, and each C interface has one place.
 
-_core < _tape < _ops < _tensor, _grad, _random, _config, _replay < nn, optim, data < train < cli
+_core < _tape < _ops < _tensor, _grad, _graph, _random, _config, _replay < nn, optim, data < train < cli
 """
 
 import ast
@@ -21,6 +21,7 @@ LAYERS = {
     "_ops": 2,
     "_tensor": 3,
     "_grad": 3,
+    "_graph": 3,
     "_random": 3,
     "_config": 3,
     "nn": 4,

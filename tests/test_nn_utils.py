@@ -1,12 +1,14 @@
-"""nncore.nn.utils: clipping of gradients, parameters as a vector."""
+"""nncore.nn.utils: clipping of gradients, parameters as a vector, normalized weights."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
 
 import nncore
-from nncore import nn
+from nncore import nn, optim
 from nncore.nn import utils
 
 
@@ -95,3 +97,79 @@ def test_vectors():
         utils.vector_to_parameters(nncore.ones(12), net.parameters())
     for n, a in net.state_dict().items():
         assert np.array_equal(a, before[n])
+
+
+NORMALIZED = {
+    "weight": (lambda: utils.weight_norm(nn.Linear(5, 3)), utils.remove_weight_norm),
+    "weight whole": (lambda: utils.weight_norm(nn.Conv2d(2, 3, 2), dim=None), utils.remove_weight_norm),
+    "spectral": (lambda: utils.spectral_norm(nn.Linear(5, 3)), utils.remove_spectral_norm),
+    "spectral conv": (lambda: utils.spectral_norm(nn.ConvTranspose2d(2, 3, 2)), utils.remove_spectral_norm),
+}
+
+
+def input_of(layer):
+    return nncore.randn(4, 5) if isinstance(layer, nn.Linear) else nncore.randn(2, 2, 4, 4)
+
+
+def test_weight_norm_keeps_the_function():
+    """At first the weight is what it was; then its length is g, whatever v is."""
+    layer = nn.Linear(5, 3)
+    x = nncore.randn(4, 5)
+    before = layer(x).detach()
+    assert utils.weight_norm(layer) is layer
+    np.testing.assert_allclose(layer(x).detach().numpy(), before.numpy(), rtol=1e-5, atol=1e-6)
+    layer.weight_g.fill_(2.0)
+    layer.weight_v.mul_(7.0)
+    np.testing.assert_allclose(np.linalg.norm(layer.weight.detach().numpy(), axis=1), 2.0, rtol=1e-6)
+
+
+def test_spectral_norm_finds_the_largest_singular_value():
+    """After enough forwards in training mode; none in evaluation mode."""
+    for make in (lambda: nn.Linear(7, 5), lambda: nn.ConvTranspose2d(2, 5, 2)):
+        layer = utils.spectral_norm(make(), n_power_iterations=3).double()
+        x = nncore.randn(2, 7, dtype="float64") if isinstance(layer, nn.Linear) else nncore.randn(1, 2, 3, 3).double()
+        layer.eval()(x)
+        u = layer.weight_u.numpy().copy()
+        layer(x)
+        assert np.array_equal(u, layer.weight_u.numpy())
+        layer.train()
+        for _ in range(300):
+            layer(x)
+        w = layer.weight.detach().numpy()
+        w = w if w.ndim == 2 else np.moveaxis(w, 1, 0).reshape(5, -1)
+        assert np.linalg.norm(w, 2) == pytest.approx(1, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_normalized_weights(name):
+    """Train, are copied, pickled and saved, and become plain parameters again."""
+    make, remove = NORMALIZED[name]
+    nncore.manual_seed(0)
+    layer = make()
+    opt = optim.SGD(layer.parameters(), lr=0.01)
+    x, losses = input_of(layer), []
+    for _ in range(5):
+        opt.zero_grad()
+        loss = (layer(x) - 1).square().mean()
+        loss.backward()
+        opt.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    layer.eval()
+    want = layer(x).detach().numpy()
+    other = make().eval()
+    other.load_state_dict(layer.state_dict())
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), other):
+        assert np.array_equal(copied(x).detach().numpy(), want)
+        next(copied.parameters()).fill_(5.0)
+    assert np.array_equal(layer(x).detach().numpy(), want)
+    assert remove(layer) is layer
+    assert sorted(layer.state_dict()) == ["bias", "weight"]
+    assert np.array_equal(layer(x).detach().numpy(), want)
+    with pytest.raises(ValueError, match="name"):
+        remove(layer)
+
+
+def test_missing_attributes_are_named():
+    with pytest.raises(AttributeError, match="'Linear' object has no attribute 'weights'"):
+        utils.weight_norm(nn.Linear(2, 2)).weights  # noqa: B018

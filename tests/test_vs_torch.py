@@ -472,6 +472,61 @@ def test_padding_layers(kind, axes):
         assert repr(ours).split("(", 1)[1] == repr(theirs).split("(", 1)[1]
 
 
+# ---- interpolation ----
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area"])
+def test_interpolation(mode, dtype):
+    """Sizes and factors at random, with all options; 'nearest' takes the very elements that torch takes."""
+    rng = np.random.default_rng(0)
+    corners = mode in ("linear", "bilinear", "bicubic", "trilinear")
+    for _ in range(60):
+        axes = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}.get(mode) or int(rng.integers(1, 4))
+        size = rng.integers(1, 10, axes)
+        options = {"mode": mode}
+        if rng.random() < 0.5:
+            options["size"] = tuple(rng.integers(1, 40 if axes == 1 else 15, axes).tolist())
+        else:
+            options["scale_factor"] = tuple(rng.choice([1.0, 1.5, 2.0, 2.7, 3.0], axes).tolist())
+            options["recompute_scale_factor"] = bool(rng.random() < 0.4) or None
+        if corners:
+            options["align_corners"] = [None, False, True][rng.integers(3)]
+        if (
+            mode in ("bilinear", "bicubic")
+            and rng.random() < 0.4
+            and size[1] > 1
+            and options.get("size", (0, 2))[1] > 1
+        ):
+            options["antialias"] = True  # torch's is wrong for a width of 1: the rows are not those of the input
+        a = rng.standard_normal((2, 3, *size)).astype(dtype)
+        x, z = nncore.tensor(a, requires_grad=True), to_torch(a, True)
+        y, t = F.interpolate(x, **options), TF.interpolate(z, **options)
+        close(y.detach().numpy(), t, 0 if mode.startswith("nearest") else 1000)  # torch's positions are float32
+        dy = rng.standard_normal(y.shape).astype(dtype)
+        y.backward(dy)
+        t.backward(to_torch(dy))
+        close(x.grad.numpy(), z.grad, 1000)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nearest_elements(dtype):
+    """Where n / m is hard to round, torch's choice."""
+    for n, m in [(n, m) for n in (2, 7, 25, 33) for m in range(1, 140, 3)]:
+        a = np.broadcast_to(np.arange(n, dtype=dtype), (1, 4, 2, n)).copy()
+        z = to_torch(a).contiguous(memory_format=torch.channels_last)
+        for mode in ("nearest", "nearest-exact"):
+            close(F.interpolate(a, (2, m), mode=mode).numpy(), TF.interpolate(z, (2, m), mode=mode), 0)
+
+
+@pytest.mark.parametrize("name", ["Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"])
+def test_upsampling_layers(name):
+    a = np.random.default_rng(0).standard_normal((2, 3, 4, 6)).astype(np.float32)
+    for options in ({"size": 5}, {"scale_factor": 2}, {"scale_factor": (1.5, 2.0)}):
+        ours, theirs = (getattr(m, name)(**options) for m in (nn, torch.nn))
+        close(ours(a).numpy(), theirs(to_torch(a)), 1000)
+
+
 # ---- pooling ----
 
 # (function without axes, sizes of three axes, arguments)
@@ -912,6 +967,35 @@ def test_hooks():
     for e, f in zip(*logs):
         for v, w in zip(e[1:], f[1:]):
             close(np.asarray(v, float), np.asarray(w, float), 200)
+
+
+NORMALIZED = {
+    "weight_norm": lambda m: m.utils.weight_norm(m.Linear(5, 3)),
+    "weight_norm whole": lambda m: m.utils.weight_norm(m.Linear(5, 3), dim=None),
+    "weight_norm of inputs": lambda m: m.utils.weight_norm(m.Conv2d(5, 3, 2), dim=1),
+    "weight_norm of a recurrent layer": lambda m: m.utils.weight_norm(m.GRU(5, 3), "weight_hh_l0"),
+    "spectral_norm": lambda m: m.utils.spectral_norm(m.Linear(5, 3)),
+    "spectral_norm of a convolution": lambda m: m.utils.spectral_norm(m.ConvTranspose2d(5, 3, 2), n_power_iterations=3),
+}
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+def test_normalized_weights(name):
+    """Names, and three steps of training, from torch's state on."""
+    ours, theirs = (NORMALIZED[name](m).double() for m in (nn, torch.nn))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    share(ours, theirs)
+    a = np.random.default_rng(0).standard_normal((4, 5, 3, 3) if "Conv" in str(ours) else (4, 2, 5))
+    opts = [m.SGD(net.parameters(), lr=0.05) for m, net in ((optim, ours), (torch.optim, theirs))]
+    for _ in range(3):
+        for net, opt, x in ((ours, opts[0], nncore.tensor(a)), (theirs, opts[1], to_torch(a))):
+            y = net(x)
+            opt.zero_grad()
+            (y[0] if isinstance(y, tuple) else y).square().sum().backward()
+            opt.step()
+    for key, value in theirs.state_dict().items():
+        close(ours.state_dict()[key], value, 1000)
 
 
 # ---- schedules ----

@@ -111,6 +111,7 @@ from nncore.nn.pooling import (
 from nncore.nn.rbm import DBN, RBM
 from nncore.nn.rnn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell
 from nncore.nn.shape import PixelShuffle, PixelUnshuffle, Unflatten
+from nncore.nn.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
     "CELU",
@@ -237,6 +238,9 @@ __all__ = [
     "Threshold",
     "TripletMarginLoss",
     "Unflatten",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",

@@ -27,6 +27,7 @@
     layer_norm(input, normalized_shape, weight, bias, eps)  rms_norm(input, normalized_shape, weight, eps)
     local_response_norm(input, size, alpha, beta, k)
     pad(input, pad, mode, value)                    elements added at the ends of the last axes
+    interpolate(input, size, scale_factor, mode, ...)  images, sequences and volumes in another size
     embedding(input, weight, ...)                rows of a table;  embedding_bag: their sums, means or maxima
     one_hot(input, num_classes=-1)               a 1 at the index
     cross_entropy, nll_loss(input, target, weight=None, *, ignore_index, reduction)     of class indices
@@ -115,6 +116,7 @@ from nncore._ops.pool import (
     max_pool2d,
     max_pool3d,
 )
+from nncore._ops.resample import interpolate
 from nncore._ops.shape import flatten, pixel_shuffle, pixel_unshuffle
 
 __all__ = [
@@ -163,6 +165,7 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",

@@ -1,5 +1,7 @@
 """Module: parameters, buffers and submodules under names."""
 
+import warnings
+
 import numpy as np
 
 from nncore import _tape
@@ -40,6 +42,7 @@ class Module:
         put(self, "_modules", {})
         put(self, "_forward_pre_hooks", {})
         put(self, "_forward_hooks", {})
+        put(self, "_backward_pre_hooks", {})
         put(self, "_backward_hooks", {})
 
     def forward(self, *args, **kwargs):
@@ -50,31 +53,41 @@ class Module:
         recording = record.current()
         if recording is not None:
             recording.modules.setdefault(self, self._snapshot())
-        if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks:
+        if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks:
             return self._call_hooked(args, kwargs)
         return self.forward(*args, **kwargs)
 
     def _call_hooked(self, args, kwargs):
-        for hook, with_kwargs in list(self._forward_pre_hooks.values()):
-            if with_kwargs:
-                result = hook(self, args, kwargs)
-                if result is not None:
-                    if not isinstance(result, tuple) or len(result) != 2:
-                        raise TypeError(f"hook: expected (args, kwargs) or None, got {type(result).__name__}")
-                    args, kwargs = result
-            else:
-                result = hook(self, args)
-                if result is not None:
-                    args = result if isinstance(result, tuple) else (result,)
-        backward = _BackwardHooks(self) if self._backward_hooks else None
-        if backward is not None:
-            args = backward.inputs(args)
-        output = self.forward(*args, **kwargs)
-        for hook, with_kwargs in list(self._forward_hooks.values()):
-            result = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
-            if result is not None:
-                output = result
-        return output if backward is None else backward.outputs(output)
+        waiting = [entry for entry in self._forward_hooks.values() if entry[2]]  # to be called in any case
+        output = None
+        try:
+            for hook, with_kwargs in list(self._forward_pre_hooks.values()):
+                if with_kwargs:
+                    result = hook(self, args, kwargs)
+                    if result is not None:
+                        if not isinstance(result, tuple) or len(result) != 2:
+                            raise TypeError(f"hook: expected (args, kwargs) or None, got {type(result).__name__}")
+                        args, kwargs = result
+                else:
+                    result = hook(self, args)
+                    if result is not None:
+                        args = result if isinstance(result, tuple) else (result,)
+            backward = _BackwardHooks(self) if self._backward_hooks or self._backward_pre_hooks else None
+            if backward is not None:
+                args = backward.inputs(args)
+            output = self.forward(*args, **kwargs)
+            for entry in list(self._forward_hooks.values()):
+                waiting = [other for other in waiting if other is not entry]
+                result = _after_forward(entry, self, args, kwargs, output)
+                output = output if result is None else result
+            return output if backward is None else backward.outputs(output)
+        except Exception:
+            for entry in waiting:
+                try:
+                    _after_forward(entry, self, args, kwargs, output)
+                except Exception as e:
+                    warnings.warn(f"a forward hook with always_call=True failed after another error: {e}", stacklevel=2)
+            raise
 
     def register_forward_pre_hook(self, hook, *, prepend=False, with_kwargs=False):
         """Calls hook(module, args) before each forward; what it returns, if not None, takes the place of args.
@@ -96,13 +109,14 @@ class Module:
         """
         return RemovableHandle(self._forward_pre_hooks, (hook, with_kwargs), prepend)
 
-    def register_forward_hook(self, hook, *, prepend=False, with_kwargs=False):
+    def register_forward_hook(self, hook, *, prepend=False, with_kwargs=False, always_call=False):
         """Calls hook(module, args, output) after each forward; what it returns, if not None, takes output's place.
 
         Args:
             hook: function.
             prepend: before the hooks that are there already.
             with_kwargs: call hook(module, args, kwargs, output).
+            always_call: also after an exception in the module or in another hook, with the output there was, or None.
 
         Returns:
             A handle with `remove()`.
@@ -114,7 +128,7 @@ class Module:
         >>> out = layer(nncore.tensor([-1.0, 1.0])); seen
         [[0.0, 1.0]]
         """
-        return RemovableHandle(self._forward_hooks, (hook, with_kwargs), prepend)
+        return RemovableHandle(self._forward_hooks, (hook, bool(with_kwargs), bool(always_call)), prepend)
 
     def register_full_backward_hook(self, hook, prepend=False):
         """Calls hook(module, grad_input, grad_output) when backward has passed through the module.
@@ -135,6 +149,26 @@ class Module:
         [0.0, 10.0]
         """
         return RemovableHandle(self._backward_hooks, (hook, False), prepend)
+
+    def register_full_backward_pre_hook(self, hook, prepend=False):
+        """Calls hook(module, grad_output) when backward comes to the module, before its gradients are computed.
+
+        Args:
+            hook: function. grad_output is a tuple with the gradient of each output, None where there is none; it may
+                return gradients in its place.
+            prepend: before the hooks that are there already.
+
+        Returns:
+            A handle with `remove()`.
+
+        >>> import nncore
+        >>> from nncore import nn
+        >>> layer, x = nn.ReLU(), nncore.tensor([-1.0, 1.0], requires_grad=True)
+        >>> handle = layer.register_full_backward_pre_hook(lambda module, out: (out[0] * 10,))
+        >>> layer(x).sum().backward(); x.grad.tolist()
+        [0.0, 10.0]
+        """
+        return RemovableHandle(self._backward_pre_hooks, (hook, False), prepend)
 
     def _snapshot(self):
         """What the computation may depend on besides the values of tensors."""
@@ -176,6 +210,13 @@ class Module:
                 )
                 value = buffers[name]
         object.__setattr__(self, name, value)
+
+    def __getattr__(self, name):
+        """For names that are not there otherwise: a weight that a hook computes from others (nn.utils.weight_norm)."""
+        for hook, *_ in self.__dict__.get("_forward_pre_hooks", {}).values():
+            if getattr(hook, "computes", None) == name:
+                return hook.compute(self)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name):
         record.changed()
@@ -416,11 +457,14 @@ class _BackwardHooks:
         return type(output)(renamed) if several and type(output) in (tuple, list) else output if several else renamed[0]
 
     def _left(self, *grads):
-        """Backward enters the module: nothing changes, unless no gradient is to come out at the other side."""
-        self._grad_output = self._spread(grads, self._out, self._outs)
-        if self._positions is None:
+        """Backward enters the module."""
+        found = self._spread(grads, self._out, self._outs)
+        for hook, _ in list(self._module._backward_pre_hooks.values()):
+            found = _in_place_of(found, hook(self._module, found))
+        self._grad_output = found
+        if self._positions is None:  # no gradient is to come out at the other side
             self._run((None,) * self._count)
-        return grads
+        return tuple(found[i] for i in self._out)
 
     def _entered(self, *grads):
         """Backward leaves the module."""
@@ -436,13 +480,23 @@ class _BackwardHooks:
 
     def _run(self, grad_input):
         for hook, _ in list(self._module._backward_hooks.values()):
-            result = hook(self._module, grad_input, self._grad_output)
-            if result is not None:
-                result = result if isinstance(result, tuple) else (result,)
-                if len(result) != len(grad_input):
-                    raise ValueError(f"hook: expected {len(grad_input)} gradients, got {len(result)}")
-                grad_input = result
+            grad_input = _in_place_of(grad_input, hook(self._module, grad_input, self._grad_output))
         return grad_input
+
+
+def _in_place_of(grads, result):
+    """What a hook returned, if it did, in place of the gradients."""
+    if result is None:
+        return grads
+    result = result if isinstance(result, tuple) else (result,)
+    if len(result) != len(grads):
+        raise ValueError(f"hook: expected {len(grads)} gradients, got {len(result)}")
+    return result
+
+
+def _after_forward(entry, module, args, kwargs, output):
+    hook, with_kwargs, _ = entry
+    return hook(module, args, kwargs, output) if with_kwargs else hook(module, args, output)
 
 
 def _check_name(name):

@@ -8,7 +8,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check -q
 # pinned: a new release must not turn CI red
 LINT   := ruff==0.17.6 clang-format==23.1.5
 
-.PHONY: help prereqs build demo examples test debug-test lint format bench bench-kernels bench-steps bench-report bench-system wheel wheel-test sdist sdist-test clean
+.PHONY: help prereqs build demo examples test debug-test lint format bench bench-kernels bench-steps bench-report bench-system docs wheel wheel-test sdist sdist-test clean
 
 help:
 	@echo "demo         set up, build, train the embedded handwritten digits"
@@ -21,6 +21,7 @@ help:
 	@echo "bench-steps  whole training steps and inference, eager and compiled, beside peers (ARGS=: see benchmarks/steps.py)"
 	@echo "bench-report   the tables of docs/performance.md, from the newest results"
 	@echo "bench-system memory, threads, idle CPU time, a busy machine"
+	@echo "docs         docs/coverage.md, from the code"
 	@echo "wheel        manylinux wheel in wheelhouse/;  wheel-test: try it in a fresh environment"
 	@echo "sdist        source archive in dist/;         sdist-test: install it away from the checkout"
 
@@ -89,6 +90,9 @@ bench-report: build
 bench-system: build
 	$(PY) -m benchmarks.system
 	$(PY) -m benchmarks.busy
+
+docs: build
+	$(PY) -m tests.coverage_page
 
 sdist: $(VENV)/ready
 	@$(PIP) install build

@@ -10,7 +10,7 @@ from nncore import nn, optim
 from nncore.nn import functional as F
 from nncore.nn import init
 
-from . import test_lr_scheduler, test_optim
+from . import coverage_page, test_lr_scheduler, test_optim
 
 try:
     import torch
@@ -1210,6 +1210,14 @@ def test_signatures(name, ours, theirs):
     for n, p in mine.items():
         if p.default != torchs[n].default and not (p.default is p.empty and torchs[n].default is None):
             assert DIFFERENT.get((short, n)), f"{n}: default {p.default!r}, torch's {torchs[n].default!r}"
+
+
+def test_the_coverage_page_names_what_torch_has():
+    for name, _ in coverage_page.everything():
+        target = torch
+        for part in coverage_page.torch_name(name).split(".")[1:]:
+            assert hasattr(target, part), name
+            target = getattr(target, part)
 
 
 METHODS = [n for n in dir(nncore.Tensor) if not n.startswith("_")]

@@ -258,7 +258,7 @@ class Tensor(TensorBase):
         """Writes one number everywhere; returns the tensor."""
         if not is_number(value):
             raise TypeError(f"value: expected a number, got {type(value).__name__}")
-        return self.copy_(np.array(value))
+        return self.copy_(shared(as_array(value, "value", self._code)))
 
     def zero_(self):
         """Writes zeros; returns the tensor."""

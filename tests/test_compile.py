@@ -575,6 +575,23 @@ def test_arrays_as_arguments(dtype, given):
     agree(classifier(lambda: mlp(dtype)), [(x, y)] * 6, between=between)
 
 
+def test_constants_are_made_inside():
+    """ones, full, zero_ and fill_ write the same number in every replay."""
+
+    def make():
+        state = nncore.zeros(3)
+
+        def fn(x):
+            y = x * nncore.full((3,), 2.5) + nncore.ones(3)
+            before = state.clone()
+            state.fill_(0.5).add_(y)
+            return y.clone().zero_(), before
+
+        return fn, state
+
+    agree(make, [(nncore.full((3,), float(i)),) for i in range(CALLS)], replays=3)
+
+
 def test_layouts_of_arguments():
     """Transposed, stepped and channels-last arguments, and no argument at all."""
     image = F.max_pool2d(randn(2, 3, 4, 4), 2)

@@ -1,6 +1,7 @@
 """What the examples share: their arguments, and figures where matplotlib is installed."""
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -37,10 +38,14 @@ def draw(args, plot, size=(6, 4)):
     """
     try:
         from matplotlib.figure import Figure
+        from PIL import Image  # which matplotlib needs, too
     except ImportError:
         print("no figure: matplotlib is not installed", file=sys.stderr)
         return
     figure = Figure(figsize=size, dpi=80, layout="constrained")
     plot(figure)
     args.figures.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.figures / f"{args.name}.png", metadata={"Software": None})
+    file = io.BytesIO()
+    figure.savefig(file)
+    image = Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE)  # half the size
+    image.save(args.figures / f"{args.name}.png", optimize=True)

@@ -11,7 +11,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = sorted(p for p in EXAMPLES.glob("*.py") if not p.name.startswith("_"))
 NEEDS = {}  # name: a module that it cannot do without
-NOT_COMPILED = {}  # name: why its training is not recorded
+NOT_COMPILED = {"perceptron": "its rule decides sample by sample"}  # name: why its training is not recorded
 
 if not SCRIPTS:
     pytest.skip("the examples are not installed", allow_module_level=True)

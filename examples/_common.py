@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 
-def arguments(file, doc, argv=None):
+def arguments(file, doc, argv=None, **flags):
     """The arguments of an example.
 
     Args:
         file, doc: the example's __file__ and __doc__.
         argv: the command line, or None for the program's.
+        **flags: an example's own: what it does.
 
     Returns:
-        Namespace: quick (bool), seed (int), figures (folder), name (of the example).
+        Namespace: quick and flags (bool), seed (int), figures (folder), name (of the example).
     """
     name = Path(file).stem
     parser = argparse.ArgumentParser(
@@ -23,6 +24,8 @@ def arguments(file, doc, argv=None):
     parser.add_argument("--quick", action="store_true", help="run everything, but too briefly to learn much")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: 0)")
     parser.add_argument("--figures", type=Path, default=Path(file).parent / "figures", help="where figures are written")
+    for flag, text in flags.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=text)
     args = parser.parse_args(argv)
     args.name = name
     return args

@@ -82,6 +82,7 @@ bench-kernels: build
 
 bench-steps: build
 	$(PY) -m benchmarks.steps $(ARGS)
+	$(PY) -m benchmarks.replay
 	$(PY) -m benchmarks.startup
 
 bench-report: build

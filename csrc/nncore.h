@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 enum { NN_MAX_DIMS = 8 };
-enum { NN_FLOAT32 = 0, NN_FLOAT64 = 1, NN_INT64 = 2, NN_BOOL = 3 };
+enum { NN_FLOAT32 = 0, NN_FLOAT64 = 1, NN_INT64 = 2, NN_BOOL = 3, NN_INT32 = 4 }; /* int32: within kernels */
 
 /* ---- arguments ---- */
 
@@ -64,7 +64,7 @@ typedef struct {
     void *scratch;
 } nn_ewise_args;
 
-/* y = (type of y) x, strided; types are any of the four. Equal types copy bits. */
+/* y = (type of y) x, strided; types are any of the four, x also int32. Equal types copy bits. */
 typedef struct {
     int ndim, xtype, ytype;
     int64_t shape[NN_MAX_DIMS];
@@ -494,6 +494,7 @@ void nn_set_parallel_threshold(double nanoseconds);           /* < 0: the tuned 
 double nn_get_parallel_threshold(void);                       /* of the team wait for the others: for tests */
 int nn_threads_used(int reset);              /* distinct threads that ran a chunk since the last reset */
 void nn_running(int kernel);                 /* on this thread, from now on; -1: none */
+int nn_threads_deserved(void);               /* by the work of the kernel that ran last on this thread */
 int nn_kernel_shared(int kernel, int reset); /* whether it ran on several threads at a threshold of 0 */
 
 #endif

@@ -69,6 +69,7 @@ static _Atomic double threshold = -1.0;
 static _Atomic uint64_t used[MAX_THREADS / 64];
 static _Atomic int shared[NN_N_KERNELS]; /* more than one thread had a part in the kernel */
 static _Thread_local int running = -1;   /* the kernel that runs on this thread */
+static _Thread_local int deserved = 1;   /* threads that its work deserves */
 static _Thread_local int inside;         /* a task is running on this thread */
 static _Thread_local int held;           /* threads that the scratch of the coming kernel was measured for; 0: none */
 
@@ -202,7 +203,12 @@ int nn_threads_used(int reset)
     return n;
 }
 
-void nn_running(int kernel) { running = kernel; }
+void nn_running(int kernel)
+{
+    running = kernel;
+    if (kernel >= 0) deserved = 1;
+}
+int nn_threads_deserved(void) { return deserved; }
 int nn_kernel_shared(int kernel, int reset)
 {
     return reset ? atomic_exchange(&shared[kernel], 0) : atomic_load(&shared[kernel]);
@@ -352,6 +358,10 @@ static void mind_stall(int64_t now, int64_t waited, int64_t busy, int64_t own)
 void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanoseconds)
 {
     int n = team_for(chunks, nanoseconds);
+    if (nanoseconds >= NN_PARALLEL_AWAKE_NS && chunks > deserved) {
+        int worth = nn_team_for(nanoseconds);
+        if (worth > deserved) deserved = worth < chunks ? worth : (int)chunks;
+    }
     if (n > 1 && (chunks > MAX_CHUNKS || pthread_mutex_trylock(&team.busy) != 0)) n = 1;
     if (n == 1) {
         if (chunks > 0) mark_used(0);

@@ -50,6 +50,7 @@ from nncore._ops.linear import matmul
 from nncore._ops.reduction import argmax, argmin, max, mean, min, std, sum, var
 from nncore._ops.shape import cat, flatten, permute, reshape, split, squeeze, stack, transpose, unsqueeze
 from nncore._plan import compile
+from nncore._profile import profile
 from nncore._random import Generator, get_rng_state, manual_seed, rand, randn, randperm, set_rng_state
 from nncore._tensor import (
     Tensor,

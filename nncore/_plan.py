@@ -8,6 +8,7 @@ import copy
 import dis
 import functools
 import gc
+import os
 import sys
 import types
 
@@ -15,14 +16,18 @@ from nncore._core import plan as core
 from nncore._core.record import Recorder, RecordError
 from nncore._core.tensor import TensorBase
 from nncore._grad import is_grad_enabled, set_grad_enabled
+from nncore._profile import align, units
+from nncore._random import Generator
 from nncore._replay import Callable, Family, Replay, fresh, mapped
 from nncore.nn import Module
 from nncore.optim.optimizer import Optimizer
 
+KINDS = Module | TensorBase | Optimizer | Generator  # of objects whose names are watched
+
 
 class _Names:
-    """What a function finds by name: modules, optimizers and tensors in its closure, among the globals it and the
-    functions it calls read, and in the attributes of objects found so or given as arguments."""
+    """What a function finds by name: modules, optimizers, tensors and generators in its closure, among the globals it
+    and the functions it calls read, and in the attributes of objects found so or given as arguments."""
 
     def __init__(self, fn, given):
         self.cells, self.entries, self._seen = [], [], set()
@@ -58,13 +63,13 @@ class _Names:
 
     def _value(self, value):
         """Whether to watch who has this value; its own attributes are watched too."""
-        if isinstance(value, Module | TensorBase | Optimizer):
+        if isinstance(value, KINDS):
             return True
         if isinstance(value, types.FunctionType | types.MethodType | functools.partial | Compiled):
             self._function(value)
         elif hasattr(value, "__dict__") and not isinstance(value, type | types.ModuleType):
             mine = vars(value)
-            self.entries += [(mine, k, v) for k, v in mine.items() if isinstance(v, Module | TensorBase | Optimizer)]
+            self.entries += [(mine, k, v) for k, v in mine.items() if isinstance(v, KINDS)]
         return False
 
     def unchanged(self):
@@ -142,13 +147,16 @@ class _Recording:
         tensors = []
         self.kind = _flatten(result, tensors)
         self.held = [b for t in tensors if (b := core.block_of(r, t)) is not None]
-        self.grads = []
+        self.grads, self.uncleared = [], set()  # updated, and neither cleared before nor after
         for leaf in r.leaves:
             block = core.block_of(r, leaf.grad) if leaf.grad is not None else None
             if block is None:
                 continue
             if leaf in r.updated and not keep_grads:
                 leaf.grad = None
+                if r.leaves[leaf] is None:
+                    self.uncleared.add(leaf)
+                    leaf._grad_dropped = True
             else:
                 self.grads.append((leaf, leaf.grad, block))
                 self.held.append(block)
@@ -192,6 +200,36 @@ class Plan(Replay):
     def __len__(self):
         return len(self.work) if self.work is not None else 0
 
+    def summary(self):
+        """The kernels of a replay, in order, as a table: what each computes, on how many threads its work is done,
+        where the memory that it uses lies in the plan's arena ("offset+bytes"; the rest is parameters, states and other
+        memory from outside), and which line of Python it comes from.
+
+        Returns:
+            str.
+
+        >>> import nncore
+        >>> f = nncore.compile(lambda x: (x * 2).sum())
+        >>> for _ in range(3): y = f(nncore.ones(1000))
+        >>> print(f.plan.summary())  # doctest: +ELLIPSIS
+        # ... kernel ... shape ... FLOP ... bytes ... threads ... arena ... line
+        ... 1 replays
+        """
+        if self.work is None:
+            return "no kernels yet: a plan is made by the second call"
+        cells, total, moved = [["#", "kernel", "shape", "FLOP", "bytes", "threads", "arena", "line"]], 0, 0
+        for i, (name, shape, flop, size, _, blocks, threads, (file, line)) in enumerate(self.work.describe()):
+            arena = " ".join(f"{at}+{n}" for at, n in sorted(blocks))
+            here = f"{os.path.basename(file)}:{line}"
+            cells.append([str(i), name, shape, units(flop), units(size), str(threads), arena, here])
+            total, moved = total + flop, moved + size
+        lines = align(cells, left=(1, 2, 6, 7))
+        lines.append(
+            f"{len(self)} kernels, {units(total)}FLOP, {units(moved)}B read and written; arena of "
+            f"{units(self.work.arena_bytes)}B; {self.replays} replays"
+        )
+        return "\n".join(lines)
+
     def deep(self):
         r, names = self.recording.recorder, self.recording.names
         if not all(_same(before, m._snapshot()) for m, before in r.modules.items()):
@@ -234,7 +272,8 @@ class Plan(Replay):
         self.result = mapped(now.result, moved)
         self.grads = [(leaf, moved(g)) for leaf, g, _ in now.grads]
         kept = {leaf for leaf, _ in self.grads}
-        self.dropped = [leaf for leaf, before in r.leaves.items() if before is any and leaf not in kept]
+        gone = now.uncleared.union(leaf for leaf, before in r.leaves.items() if before is any)
+        self.dropped = [(leaf, leaf in now.uncleared) for leaf in gone - kept]
         self.family.join([*r.modules, *r.optimizers, *{g for g, _, _ in r.streams}, *r.leaves])
 
 

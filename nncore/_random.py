@@ -42,11 +42,11 @@ class Generator:
 
     def next_stream(self):
         """(seed, number of a stream that nobody else gets)."""
-        self._stream += 1
+        self._stream = stream = self._stream + 1  # another thread may take the next one from here on
         recording = record.current()
         if recording is not None:
-            recording.streams.append((self, self._seed, self._stream))
-        return self._seed, self._stream
+            recording.streams.append((self, self._seed, stream))
+        return self._seed, stream
 
     def spawn(self):
         """A new generator, whose seed is drawn from this one.

@@ -319,7 +319,7 @@ cdef class Replay:
     cdef public list entries     # (dict, key, what is there)
     cdef public object result
     cdef public list grads       # (leaf, its gradient in the arena)
-    cdef public list dropped     # leaves without gradient afterwards
+    cdef public list dropped     # (leaf without gradient afterwards, whether that is no doing of the function)
     cdef tuple place             # where it was recorded: the instruction set and the algorithm of convolutions
 
     def __init__(self, args, kwargs, bint grad):
@@ -348,7 +348,7 @@ cdef class Replay:
             return True
         for x, before in self.befores:
             leaf = x
-            if (None if leaf.grad_ is None else (<TensorBase>leaf.grad_).storage) is not before:
+            if leaf._grad_dropped or (None if leaf.grad_ is None else (<TensorBase>leaf.grad_).storage) is not before:
                 return False
         if self.stale():
             return False
@@ -374,9 +374,9 @@ cdef class Replay:
         for x, g in self.grads:
             leaf = x
             leaf.grad_ = fresh(g)
-        for x in self.dropped:
+        for x, uncleared in self.dropped:
             leaf = x
-            leaf.grad_ = None
+            leaf.grad_, leaf._grad_dropped = None, uncleared
         if isinstance(self.result, TensorBase):
             return fresh(self.result)
         return mapped(self.result, fresh)

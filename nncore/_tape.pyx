@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 
 from nncore._core.elementwise import ewise
 from nncore._core.elementwise import copy_into as _copy_into
+from nncore._core.record import RecordError
 
 from cpython.object cimport PyObject
 
@@ -149,6 +150,10 @@ cdef int _accumulate(TensorBase leaf, TensorBase g) except -1:
     cdef TensorBase own
     cdef Recorder r = recorder()
     if r is not None:
+        if leaf._grad_dropped and leaf not in r.leaves:
+            raise RecordError(
+                "backward: eager code would add to the gradients of the last update here, but a compiled function drops them "
+                "after it; call optimizer.zero_grad() inside the function, before backward()")
         r.leaf(leaf, (<TensorBase>leaf.grad_).storage if leaf.grad_ is not None else None)
     if g.ndim != leaf.ndim:
         raise RuntimeError(f"backward gave a gradient of shape {g.shape} for a tensor of shape {leaf.shape}")

@@ -9,7 +9,19 @@ from nncore._core import elementwise
 from nncore._core.tensor import TensorBase, dtype_code, from_array, item, new_empty, new_zeros, set_tensor_type
 from nncore._grad import RemovableHandle
 from nncore._ops import activation, arithmetic, linear, reduction, shape
-from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_array, as_tensor, axis, is_number, shape_arg, shared
+from nncore._ops._check import (
+    BOOL,
+    FLOAT32,
+    FLOAT64,
+    INT64,
+    as_array,
+    as_tensor,
+    axis,
+    is_number,
+    not_frozen,
+    shape_arg,
+    shared,
+)
 
 float32, float64, int64, bool_ = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_)
 
@@ -602,6 +614,7 @@ def from_numpy(array):
     if not isinstance(array, np.ndarray):
         raise TypeError(f"array: expected a NumPy array, got {type(array).__name__}")
     dtype_code(array.dtype, "array")
+    not_frozen("array")
     return from_array(array)
 
 

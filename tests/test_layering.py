@@ -28,6 +28,7 @@ LAYERS = {
     "optim": 4,
     "data": 4,
     "_replay": 3,
+    "_profile": 5,
     "_plan": 5,
     "_model_file": 5,
     "train": 5,

@@ -7,7 +7,7 @@ cdef extern from "nncore.h" nogil:
         NN_MAX_DIMS
         NN_N_KERNELS
         NN_N_OPS
-        NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_BOOL
+        NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_BOOL, NN_INT32
         NN_ACT_NONE, NN_ACT_RELU, NN_ACT_TANH, NN_ACT_SIGMOID
         NN_SUM, NN_MAX, NN_MIN
         NN_UNIFORM, NN_NORMAL

@@ -108,6 +108,7 @@ cdef bint _follows(const nn_chunk *a, const nn_chunk *b, int64_t size) noexcept:
 cdef dict _fields():
     """Where each number of a step stands in the arguments, and whether it is an int."""
     cdef nn_optim_args o
+    memset(&o, 0, sizeof(o))
     cdef size_t start = <size_t>&o
     return {
         "lr": (<size_t>&o.lr - start, False), "weight_decay": (<size_t>&o.weight_decay - start, False),

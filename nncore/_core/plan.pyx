@@ -4,6 +4,7 @@ Two recordings of the same function are compared, call by call: what differs was
 the plan. Where an argument points into memory that was made while recording, it is moved to the plan's arena, in which
 each block has a place only from its first use to its last.
 """
+from array import array
 from bisect import bisect_right
 
 from libc.stdint cimport int64_t, uint64_t
@@ -14,9 +15,11 @@ from .c cimport *
 from .record cimport Block, Call, Recorder
 from .tensor cimport Storage, TensorBase, all_storages, new_storage
 
+from .describe import describe
 from .indexing import raise_if_bad
 from .record import RecordError
 from .runtime import KERNELS, scratch_bytes
+from .tensor import DTYPES
 
 # Kernels that take (seed, stream), and where: a replay takes the next stream.
 SEED_AT = {NN_K_random: RANDOM_SEED, NN_K_dropout: DROPOUT_SEED}
@@ -236,7 +239,8 @@ cdef class Plan:
     cdef Storage scratch
     cdef size_t scratch_bytes
     cdef int threads
-    cdef list steps, prepare, streams, packs, keep, early, late
+    cdef list steps, prepare, packs, keep, early
+    cdef list parts              # of the calls: (end, what is set and which streams are taken before, the check after it)
     cdef list written
     cdef dict places             # id of block -> offset in the arena
     cdef readonly long replays
@@ -254,11 +258,6 @@ cdef class Plan:
             s = x
             s.reads = []
             self._uses(s.args, i, uses, s.reads)
-        for i in r.indices:  # checked after the replay: all that the check reads
-            for _, x in (<Step>steps[i]).args.words:
-                w = x
-                if w.block is not None:
-                    uses[id(w.block)][2] = len(steps)
         for b in kept:
             if id(b) in uses:
                 uses[id(b)][2] = len(steps)
@@ -281,23 +280,33 @@ cdef class Plan:
         self.args = new_storage(total + <size_t>(self.n + 1) * sizeof(nn_call) + LINE)
         self.calls = <nn_call *>self.args.data
         cdef char *at = self.args.data + ((<size_t>(self.n + 1) * sizeof(nn_call) + LINE) & ~(LINE - 1))
-        self.prepare, self.streams, self.packs, self.early, self.late = [], [], [], [], []
-        streams = {}
+        self.prepare, self.packs, self.early, self.parts = [], [], [], []
+        streams, prepare, late = {}, [], []
         for i in range(self.n):
             s = steps[i]
             self.calls[i].kernel, self.calls[i].dtype, self.calls[i].args = s.call.kernel, s.call.dtype, at
             if s.prepare is not None:
-                self.prepare.append((<size_t>at, s.prepare))
+                self.prepare.append(s.prepare)
+                prepare.append((i, <size_t>at, s.prepare))
             for generator, pair in s.streams:
-                streams.setdefault((id(generator), pair), (generator, []))[1].append(<size_t>at + <size_t>SEED_AT[s.call.kernel])
+                streams.setdefault((id(generator), pair), []).append((i, <size_t>at + <size_t>SEED_AT[s.call.kernel]))
             if i in r.indices:
-                # indices that are arguments are checked before anything is done, computed ones afterwards
-                outside = not any((<Word>x).block is not None and offset == INDEX_X for offset, x in s.args.words)
-                (self.early if outside else self.late).append((<size_t>at, r.indices[i]))
+                # indices that are arguments are checked before anything is done, computed ones as they are there
+                if any((<Word>x).block is not None and offset == INDEX_X for offset, x in s.args.words):
+                    late.append((i + 1, (<size_t>at, r.indices[i])))
+                else:
+                    self.early.append((<size_t>at, r.indices[i]))
             at = self._write(s.args, at)
+        taken, first = [], 0
         for generator, seed, stream in r.streams:  # in the order in which they were taken
-            found = streams.get((id(generator), (seed, stream)))
-            self.streams.append((generator, found[1] if found else []))
+            found = streams.get((id(generator), (seed, stream)), [])
+            first = max(first, found[0][0]) if found else first
+            taken.append((first, generator, [to for _, to in found]))
+        start = 0
+        for end, check in [*late, (self.n + 1, None)]:
+            self.parts.append((min(end, self.n), [p[1:] for p in prepare if start <= p[0] < end],
+                               [t[1:] for t in taken if start <= t[0] < end], check))
+            start = end
         for storage, calls in r.packs.items():
             first = <size_t>at
             made = []
@@ -397,7 +406,7 @@ cdef class Plan:
 
     def valid(self):
         """Whether what is set before each replay still is of the recorded kind."""
-        for _, p in self.prepare:
+        for p in self.prepare:
             if not p.check():
                 return False
         return True
@@ -409,18 +418,12 @@ cdef class Plan:
         cdef list pack
         cdef Storage s
         cdef int64_t *ns = NULL
+        cdef int64_t at = 0
         if times is not None:
             ns = &times[0]
         for to, name in self.early:
             runtime.run(NN_K_index, NN_FLOAT32, <const void *>to)
             raise_if_bad(to, name)
-        for to, p in self.prepare:
-            p.apply(to)
-        for generator, places in self.streams:
-            seed, stream = generator.next_stream()
-            for to in places:
-                (<uint64_t *>to)[0] = seed
-                (<uint64_t *>to)[1] = stream
         for x in self.packs:
             pack = x
             s = pack[0]
@@ -428,24 +431,53 @@ cdef class Plan:
                 for kernel, dtype, to in pack[2]:
                     runtime.run(kernel, dtype, <const void *>to)
                 pack[1] = s.version
-        while runtime.hold() != self.threads:
-            self._measure()
-        runtime.replay(self.calls, self.n, ns)
-        for x in self.written:
-            s = x
-            s.version += 1
+        witness = runtime.witnessing()
+        if witness is not None and times is None:
+            times = array("q", bytes(8 * (self.n + 1)))
+            ns = &times[0]
+        try:
+            for end, prepare, streams, check in self.parts:
+                for to, p in prepare:
+                    p.apply(to)
+                for generator, places in streams:
+                    seed, stream = generator.next_stream()
+                    for to in places:
+                        (<uint64_t *>to)[0] = seed
+                        (<uint64_t *>to)[1] = stream
+                while runtime.hold() != self.threads:
+                    self._measure()
+                runtime.replay(self.calls + at, <int64_t>end - at, ns + at if ns != NULL else NULL)
+                at = end
+                if check is not None:
+                    raise_if_bad(*check)
+        finally:
+            for x in self.written:
+                s = x
+                s.version += 1
         self.replays += 1
-        for to, name in self.late:
-            raise_if_bad(to, name)
+        if witness is not None:
+            witness.replayed(self, times)
+
+    @property
+    def arena_bytes(self):
+        """What the blocks take."""
+        return self.arena.nbytes
 
     def __len__(self):
         return self.n
 
     def describe(self):
-        """(kernel, dtype, address of the arguments, (file, line)) of each call in order."""
+        """Of each call in order: (name, shapes, FLOP, bytes, dtype, [(offset in the arena, bytes) of the blocks it uses], threads,
+        (file, line))."""
         cdef int64_t i
-        return [(self.calls[i].kernel, self.calls[i].dtype, <size_t>self.calls[i].args, (<Step>self.steps[i]).call.where)
-                for i in range(self.n)]
+        cdef Step s
+        found = []
+        for i in range(self.n):
+            s = self.steps[i]
+            blocks = {self.places[id(b)]: (<Block>b).nbytes for b in s.reads}
+            about = describe(self.calls[i].kernel, self.calls[i].dtype, <size_t>self.calls[i].args)
+            found.append((*about, DTYPES[self.calls[i].dtype].name, list(blocks.items()), min(s.call.threads, self.threads), s.call.where))
+        return found
 
 
 def writer(list steps, Block b):

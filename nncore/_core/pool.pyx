@@ -8,7 +8,7 @@ from libc.string cimport memset
 from . cimport runtime
 from .c cimport *
 from .elementwise cimport channels_last
-from .tensor cimport Storage, TensorBase, empty_channels_last, empty, new_storage, no_reading
+from .tensor cimport Storage, TensorBase, empty_channels_last, empty, new_storage
 
 
 cdef class Windows:
@@ -123,13 +123,13 @@ def backward(TensorBase dy, Windows w, Storage index, tuple shape):
 
 def indices(TensorBase y, Storage index):
     """The positions of the maxima as an int64 tensor of y's shape, row-major."""
-    no_reading(y, "return_indices")
+    cdef nn_cast_args c
+    memset(&c, 0, sizeof(c))
     cdef TensorBase out = empty(NN_INT64, y.ndim, y.dims)
-    cdef const int32_t *p = <const int32_t *>index.data
-    cdef int64_t *q = <int64_t *>out.data
-    cdef int64_t n, c, s, N = y.dims[0], C = y.dims[1], S = y.count() // max(1, y.dims[0] * y.dims[1])
-    for n in range(N):
-        for c in range(C):
-            for s in range(S):
-                q[(n * C + c) * S + s] = p[(n * S + s) * C + c]
+    cdef int i
+    c.ndim, c.xtype, c.ytype = y.ndim, NN_INT32, NN_INT64
+    c.x, c.y = index.data, out.data
+    for i in range(y.ndim):
+        c.shape[i], c.ys[i], c.xs[i] = y.dims[i], out.steps[i], y.steps[i]
+    runtime.run(NN_K_cast, NN_FLOAT32, &c)
     return out

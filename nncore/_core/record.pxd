@@ -19,7 +19,7 @@ cdef class Recorder:
     cdef public list packing    # the calls of the pack that is being made, or None
     cdef public int pause
     cdef void leaf(self, object tensor, object before)
-    cdef void call(self, int kernel, int dtype, const void *args, size_t size)
+    cdef void call(self, int kernel, int dtype, const void *args, size_t size, int threads)
     cdef void made(self, char *data, size_t nbytes)
     cdef void freed(self, char *data)
 
@@ -27,6 +27,7 @@ cdef class Call:
     cdef readonly int kernel
     cdef readonly int dtype
     cdef readonly bytes args
+    cdef readonly int threads   # that its work deserves
     cdef readonly object where  # (file, line) in the caller's code
 
 cdef class Block:

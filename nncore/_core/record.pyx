@@ -109,12 +109,12 @@ cdef class Recorder:
     cdef void leaf(self, object tensor, object before):
         self.leaves.setdefault(tensor, before)
 
-    cdef void call(self, int kernel, int dtype, const void *args, size_t size):
+    cdef void call(self, int kernel, int dtype, const void *args, size_t size, int threads):
         cdef Call c
         if self.pause:
             return
         c = Call.__new__(Call)
-        c.kernel, c.dtype = kernel, dtype
+        c.kernel, c.dtype, c.threads = kernel, dtype, threads
         c.args = (<const char *>args)[:size]
         c.where = where()
         (self.calls if self.packing is None else self.packing).append(c)

@@ -8,6 +8,7 @@ cdef void *alloc(size_t nbytes) except NULL
 cdef void free(void *p, size_t nbytes) noexcept
 cdef void keep(const void *array, size_t nbytes, owner)
 cdef void replay(const nn_call *calls, int64_t n, int64_t *ns) noexcept
+cdef object witnessing()
 cdef size_t scratch_field(int kernel) noexcept
 cdef int hold() noexcept
 cdef int64_t gemm_nr(int dtype) noexcept

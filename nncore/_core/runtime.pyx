@@ -45,11 +45,13 @@ cdef extern from "nncore.h" nogil:
     void nn_set_parallel_threshold(double ns)
     double nn_get_parallel_threshold()
     int nn_threads_used(int reset)
+    int nn_threads_deserved()
     int nn_kernel_shared(int kernel, int reset)
 
 
 cdef list stopwatch = None  # [(kernel, seconds per call)] while kernels are timed
 cdef double turn = 0        # seconds of one measurement
+cdef object witness = None  # what is told of kernels that run, while somebody profiles
 
 
 # ---- for the bindings ----
@@ -57,16 +59,31 @@ cdef double turn = 0        # seconds of one measurement
 cdef void _record(int kernel, int dtype, const void *args):
     cdef Recorder r = recorder()
     if r is not None:
-        r.call(kernel, dtype, args, nn_args_size[kernel])
+        r.call(kernel, dtype, args, nn_args_size[kernel], nn_threads_deserved())
 
 
 cdef void run(int kernel, int dtype, const void *args) noexcept:
     if stopwatch is not None:
         _time(kernel, dtype, args)
         return
-    with nogil:
-        nn_run(kernel, dtype, args)
+    if witness is not None:
+        _witnessed(kernel, dtype, args)
+    else:
+        with nogil:
+            nn_run(kernel, dtype, args)
     _record(kernel, dtype, args)
+
+
+cdef void _witnessed(int kernel, int dtype, const void *args) noexcept:
+    cdef int64_t start, end
+    cdef int threads
+    told = witness
+    with nogil:
+        start = nn_clock()
+        nn_run(kernel, dtype, args)
+        end = nn_clock()
+    threads = nn_threads_deserved()
+    told.ran(kernel, dtype, <size_t>args, start, end, threads)
 
 
 cdef void keep(const void *array, size_t nbytes, owner):
@@ -88,10 +105,14 @@ cdef void run_with_scratch(int kernel, int dtype, const void *args, void **scrat
         _time(kernel, dtype, args)
         nn_free(scratch[0], n)
         return
-    with nogil:
-        nn_run(kernel, dtype, args)
-        if n:
-            nn_free(scratch[0], n)
+    if witness is not None:
+        _witnessed(kernel, dtype, args)
+        nn_free(scratch[0], n)
+    else:
+        with nogil:
+            nn_run(kernel, dtype, args)
+            if n:
+                nn_free(scratch[0], n)
     _record(kernel, dtype, args)
 
 
@@ -109,6 +130,10 @@ cdef void free(void *p, size_t nbytes) noexcept:
 cdef void replay(const nn_call *calls, int64_t n, int64_t *ns) noexcept:
     with nogil:
         nn_replay(calls, n, ns)
+
+
+cdef object witnessing():
+    return witness
 
 
 cdef size_t scratch_field(int kernel) noexcept:
@@ -268,6 +293,19 @@ def probe_copy(size_t nbytes, double seconds=0.05):
     free(x, nbytes)
     free(y, nbytes)
     return result
+
+
+def set_witness(told):
+    """From now on told.ran(kernel, dtype, address of the arguments, start, end, threads) is called after each kernel, and
+    told.replayed(plan, clock readings) after each replay, on any thread; None: nobody's. Gives the former one."""
+    global witness
+    former, witness = witness, told
+    return former
+
+
+def clock():
+    """Nanoseconds of the clock that kernels are timed with."""
+    return nn_clock()
 
 
 # ---- time without Python ----

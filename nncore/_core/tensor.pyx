@@ -368,6 +368,7 @@ cdef class TensorBase:
         if recorder() is not None:
             recorder().leaf(self, any)
         self.grad_ = value
+        self._grad_dropped = False
 
     @property
     def is_leaf(self):

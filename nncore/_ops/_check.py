@@ -14,10 +14,7 @@ def as_array(x, name, dtype=None):
     """x as an ndarray of one of the four dtypes (other floats become float32, other integers int64). With `dtype` (a
     code) Python floats keep their precision: the caller converts to it next."""
     if isinstance(x, np.ndarray | np.generic):
-        if record.current() is not None:
-            raise record.RecordError(
-                f"{name}: an array of NumPy inside a compiled function would stay as it is now; pass it as an argument"
-            )
+        not_frozen(name)
         a = np.asarray(x)
     else:
         try:
@@ -34,6 +31,15 @@ def as_array(x, name, dtype=None):
     if a.dtype == np.uint64 and a.size and a.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name}: values beyond the range of int64")
     return a.astype(DTYPES[kind])
+
+
+def not_frozen(name):
+    """Raises if an array of NumPy that was met here would be a constant of a plan."""
+    if record.current() is not None:
+        raise record.RecordError(
+            f"{name}: an array of NumPy inside a compiled function would stay as it is now; pass it as an argument, or "
+            "make it a tensor outside"
+        )
 
 
 def shared(array):

@@ -8,7 +8,7 @@ from nncore import _tape
 from nncore._core import elementwise, indexing
 from nncore._core.elementwise import contiguous, copy_into
 from nncore._core.tensor import OutOfRange, TensorBase, from_array, new_empty, new_zeros
-from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_tensor, axis, integer, row_major, shape_arg
+from nncore._ops._check import BOOL, FLOAT32, FLOAT64, INT64, as_tensor, axis, integer, not_frozen, row_major, shape_arg
 from nncore._ops.arithmetic import sum_to
 
 
@@ -297,10 +297,18 @@ def _selection(x, key):
     return from_array(np.ascontiguousarray(positions)), 1, positions.shape
 
 
+def _key(key):
+    """The key as it is used and kept."""
+    for k in key if isinstance(key, tuple) else (key,):
+        if isinstance(k, np.ndarray):
+            not_frozen("index")
+    return tuple(map(_fixed, key)) if isinstance(key, tuple) else _fixed(key)
+
+
 def getitem(input, key):
     """x[key] with NumPy's rules: a view for integers, slices, None and Ellipsis; a copy for index arrays."""
     x = as_tensor(input)
-    key = tuple(map(_fixed, key)) if isinstance(key, tuple) else _fixed(key)
+    key = _key(key)
     y = _basic(x, key)
     if y is not None:
 
@@ -327,6 +335,7 @@ def setitem(x, key, value):
     """x[key] = value, with NumPy's rules; counted as a write."""
     value = as_tensor(value, "value", x._code if not isinstance(value, TensorBase) and x._floating else None)
     writable(x, value)
+    key = _key(key)
     view = _basic(x, key)
     if view is not None:
         write(view, value)

@@ -330,6 +330,7 @@ class Module:
     def zero_grad(self, set_to_none=True):
         """Drops the gradients of all parameters (or sets them to zero)."""
         for p in self.parameters():
+            p._grad_dropped = False
             if set_to_none:
                 p.grad = None
             elif p.grad is not None:

@@ -108,6 +108,7 @@ class Optimizer:
         """Drops all gradients (or sets them to zero)."""
         for group in self.param_groups:
             for p in group["params"]:
+                p._grad_dropped = False
                 if set_to_none:
                     p.grad = None
                 elif p.grad is not None:
@@ -176,13 +177,8 @@ class Optimizer:
             counters = self.state[params[0]]
         states = [self.state[p] for p in params] if arrays else []
         arrays_of = [[s[name] for s in states] if name in arrays else None for name in self._slots]
-        kernels.update(
-            self._kernel,
-            params,
-            arrays_of,
-            self._norms(params),
-            kernels.Step(self, group, counters, states, arrays.keys()),
-        )
+        step = kernels.Step(self, group, counters, states, arrays.keys())
+        kernels.update(self._kernel, params, arrays_of, self._norms(params), step)
 
     # ---- saving ----
 

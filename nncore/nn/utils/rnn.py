@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nncore._ops._check import INT64, as_float, as_tensor, integer, is_number, one_of
+from nncore._ops._check import INT64, as_float, as_tensor, constant, integer, is_number, one_of
 from nncore._ops.shape import cat, getitem, reshape
-from nncore._tensor import Tensor, full, tensor
+from nncore._tensor import Tensor, full
 
 __all__ = [
     "PackedSequence",
@@ -86,7 +86,7 @@ def _inverse(order):
     inverse = [0] * len(order)
     for i, b in enumerate(order.tolist()):
         inverse[b] = i
-    return tensor(inverse)
+    return constant(inverse, INT64)
 
 
 def _lengths(lengths, longest, batch, name="lengths"):
@@ -96,6 +96,11 @@ def _lengths(lengths, longest, batch, name="lengths"):
     if any(not 0 < n <= longest for n in values):
         raise ValueError(f"{name}: expected lengths from 1 to {longest}, got {values}")
     return values
+
+
+def _places(positions, batch_first):
+    """Rows by step and sequence as an index."""
+    return constant(np.ascontiguousarray(positions.T if batch_first else positions), INT64)
 
 
 def pack_padded_sequence(input, lengths, batch_first=False, enforce_sorted=True):
@@ -135,8 +140,9 @@ def pack_padded_sequence(input, lengths, batch_first=False, enforce_sorted=True)
     running = steps < np.array(values)
     columns = np.arange(batch) if order is None else np.array(order)
     positions = columns * longest + steps if batch_first else steps * batch + columns
-    data = getitem(reshape(x, (batch * longest, *x.shape[2:])), positions[running])
-    return PackedSequence(data, np.count_nonzero(running, axis=1), None if order is None else tensor(order))
+    data = getitem(reshape(x, (batch * longest, *x.shape[2:])), constant(positions[running], INT64))
+    sizes = constant(np.count_nonzero(running, axis=1), INT64)
+    return PackedSequence(data, sizes, None if order is None else constant(order, INT64))
 
 
 def pad_packed_sequence(sequence, batch_first=False, padding_value=0.0, total_length=None):
@@ -180,7 +186,7 @@ def pad_packed_sequence(sequence, batch_first=False, padding_value=0.0, total_le
         row = full((1, *data.shape[1:]), padding_value, dtype=data.dtype)
         positions[padding] = data.shape[0]
         data = cat([data, row])
-    return getitem(data, positions.T if batch_first else positions), tensor(lengths)
+    return getitem(data, _places(positions, batch_first)), constant(lengths, INT64)
 
 
 def pad_sequence(sequences, batch_first=False, padding_value=0.0, padding_side="right"):
@@ -210,7 +216,7 @@ def pad_sequence(sequences, batch_first=False, padding_value=0.0, padding_side="
     inside = (steps >= 0) & (steps < np.array(lengths))
     positions = np.where(inside, steps + np.array(starts), sum(lengths))
     row = full((1, *seqs[0].shape[1:]), padding_value, dtype=seqs[0].dtype)
-    return getitem(cat([*seqs, row]), positions.T if batch_first else positions)
+    return getitem(cat([*seqs, row]), _places(positions, batch_first))
 
 
 def unpad_sequence(padded_sequences, lengths, batch_first=False):

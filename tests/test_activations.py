@@ -98,14 +98,23 @@ def test_layouts_are_kept():
 
 
 def test_relu_is_a_case_of_maxout():
-    """ReLU and leaky ReLU of x: the larger of x and 0, of x and a x."""
-    x = nncore.randn(50, 4)
+    """ReLU and leaky ReLU of x: the larger of x and 0, of x and a x; their gradients too."""
+    x, dy = (
+        nncore.randn(50, 4, requires_grad=True),
+        np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32),
+    )
     for slope, layer in ((0.0, nn.ReLU()), (0.1, nn.LeakyReLU(0.1))):
         net = nn.Maxout(4, 4, 2)
         weight = np.zeros((8, 4), np.float32)
         weight[::2], weight[1::2] = np.eye(4), slope * np.eye(4)
         net.load_state_dict({"weight": weight, "bias": np.zeros(8, np.float32)})
-        assert np.array_equal(net(x).detach().numpy(), layer(x).numpy())
+        found = []
+        for f in (net, layer):
+            x.grad = None
+            y = f(x)
+            y.backward(dy)
+            found.append((y.detach().numpy(), x.grad.numpy()))
+        np.testing.assert_array_equal(*found)
 
 
 def test_maxout_of_channels():

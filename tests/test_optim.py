@@ -655,3 +655,33 @@ def test_lbfgs_state_dict_continues_bit_for_bit(search, dtype):
     with pytest.raises(ValueError, match="old_dirs"):
         opt_b.load_state_dict(saved)
     assert opt_b.state[b[0]]["n_iter"] == before
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_nesterov_is_the_published_form(momentum):
+    """Nesterov, 1983: a gradient step from the point y ahead, theta' = y - lr grad f(y), and the next point ahead,
+    y' = theta' + mu (theta' - theta). Sutskever, Martens, Dahl, Hinton, ICML 2013, 3:
+    v' = mu v - lr grad f(theta + mu v), theta' = theta + v'. SGD's parameter is the point ahead, y = theta + mu v; here
+    of a quadratic, whose gradient is a product.
+
+    Steps of up to 30 roundings each, which a stable iteration does not amplify beyond 1 / (1 - mu).
+    """
+    rng, lr, steps = np.random.default_rng(0), 0.05, 40
+    a = rng.standard_normal((6, 6))
+    a = a @ a.T / 6 + np.eye(6)
+    start = rng.standard_normal(6)
+    p = nn.Parameter(start)
+    opt = optim.SGD([p], lr=lr, momentum=momentum, nesterov=momentum > 0)
+    ahead, former = start.copy(), start.copy()  # 1983
+    theta, v = start.copy(), np.zeros(6)  # 2013
+    for _ in range(steps):
+        p.grad = nncore.tensor(a @ p.detach().numpy())
+        opt.step()
+        point = ahead - lr * (a @ ahead)
+        ahead, former = point + momentum * (point - former), point
+        v = momentum * v - lr * (a @ (theta + momentum * v))
+        theta = theta + v
+        bound = 30 * steps / (1 - momentum) * np.finfo(np.float64).eps * np.abs(start).max()
+        np.testing.assert_allclose(p.detach().numpy(), ahead, rtol=0, atol=bound)
+        np.testing.assert_allclose(p.detach().numpy(), theta + momentum * v, rtol=0, atol=bound)
+    assert np.abs(p.detach().numpy()).max() < np.abs(start).max()

@@ -1002,6 +1002,9 @@ def pad_positions(shape, pad, mode):
     """`pad` as functional.pad's."""
     at = np.arange(int(np.prod(shape))).reshape(shape)
     ends = [(0, 0)] * (len(shape) - len(pad) // 2) + list(zip(pad[::2], pad[1::2]))[::-1]
+    if mode == "circular":  # of what is left, as torch's
+        at = at[tuple(slice(max(-f, 0), n - max(-b, 0)) for n, (f, b) in zip(at.shape, ends))]
+        ends = [(max(f, 0), max(b, 0)) for f, b in ends]
     more = [(max(front, 0), max(behind, 0)) for front, behind in ends]
     at = np.pad(at, more, NUMPY_MODES[mode], **({"constant_values": -1} if mode == "constant" else {}))
     return at[tuple(slice(max(-f, 0), n - max(-b, 0)) for n, (f, b) in zip(at.shape, ends))]

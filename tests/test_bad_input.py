@@ -389,6 +389,7 @@ CALLS = [
     (lambda net, opt: F.pad(x, (-3, 0), "replicate"), "pad"),
     (lambda net, opt: F.pad(x, (3, 0), "reflect"), "pad: expected at most 2"),
     (lambda net, opt: F.pad(x, (0, 4), "circular"), "pad: expected at most 3"),
+    (lambda net, opt: F.pad(x, (-1, 3), "circular"), "pad: expected at most 2"),
     (lambda net, opt: F.pad(x[:, :0], (1, 0), "replicate"), "pad"),
     (lambda net, opt: F.pad(x[:, :0], (1, 0), "reflect"), "pad"),
     (lambda net, opt: F.pad(x, (1, 1), "mirror"), "mode"),

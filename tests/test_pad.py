@@ -25,7 +25,7 @@ GEOMETRIES = [
     ((3, 4, 5), (4, 4)),
     ((3, 4, 5), (1, 0, 0, 2)),
     ((2, 3, 4, 5), (2, 3, 1, 0)),
-    ((2, 3, 4, 5), (0, 0, 3, -2, 2, 1)),
+    ((2, 3, 4, 5), (0, 0, 2, -2, 2, 1)),
     ((2, 3, 4, 5), (1, 2, 3, 1, 2, 2, 1, 1)),
     ((2, 17, 4, 5), (1, 2, 2, 1)),
     ((2, 3, 4, 5, 6), (1, 2, 3, -1, 2, 1)),
@@ -51,6 +51,7 @@ def test_the_oracle():
     assert reference.pad(a, (2, 1), "replicate").tolist() == [1, 1, 1, 2, 3, 3]
     assert reference.pad(a, (2, 1), "circular").tolist() == [2, 3, 1, 2, 3, 1]
     assert reference.pad(a, (-1, 1), "reflect").tolist() == [2, 3, 2]
+    assert reference.pad(a, (-1, 2), "circular").tolist() == [2, 3, 2, 3]
     assert reference.pad_backward(np.array([1.0, 2.0, 4.0, 8.0]), (3,), (1, 0), "replicate").tolist() == [3, 4, 8]
 
 

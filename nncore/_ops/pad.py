@@ -19,7 +19,8 @@ def _axis(n, front, behind, mode):
     if mode == "replicate":
         return Axis(n, [min(max(i, 0), n - 1) for i in positions])
     if mode == "circular":
-        return Axis(n, [i % n for i in positions])
+        first, left = max(-front, 0), n + min(front, 0) + min(behind, 0)  # what is taken away comes first, as torch's
+        return Axis(n, [first + (i - first) % left for i in positions])
     return Axis(n, [n - 1 - abs(n - 1 - abs(i)) for i in positions])
 
 
@@ -40,7 +41,7 @@ def pad(input, pad, mode="constant", value=None):
             away.
         mode: what is added. 'constant': `value`. 'reflect': the elements behind the end, which is not repeated
             (d c b | a b c d | c b a). 'replicate': the end itself (a a a | a b c d | d d d). 'circular': the other
-            end (b c d | a b c d | a b c).
+            end (b c d | a b c d | a b c), of what is left after negative numbers.
         value: a number, 0 by default; for 'constant' only.
 
     Returns:
@@ -75,7 +76,7 @@ def pad(input, pad, mode="constant", value=None):
         value = number(value, "value")
     sizes += [(0, 0)] * (x.ndim - len(sizes))
     for n, (front, behind) in zip(reversed(x.shape), sizes):
-        most = n - 1 if mode == "reflect" else n
+        most = n - 1 if mode == "reflect" else n + min(front, 0) + min(behind, 0)
         if n + front + behind < (1 if mode != "constant" and (front or behind) else 0):
             raise ValueError(f"pad: {front} and {behind} would make a size of {n + front + behind} (input {x.shape})")
         if mode in ("reflect", "circular") and max(front, behind) > max(most, 0):

@@ -1,7 +1,7 @@
 """Adagrad, RMSprop and Adadelta: steps scaled by the gradients' root mean square."""
 
 from nncore._ops._check import number
-from nncore.optim.optimizer import Optimizer
+from nncore.optim.optimizer import Optimizer, arguments
 
 
 class Adagrad(Optimizer):
@@ -41,17 +41,7 @@ class Adagrad(Optimizer):
         *,
         maximize=False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "lr_decay": lr_decay,
-                "weight_decay": weight_decay,
-                "initial_accumulator_value": initial_accumulator_value,
-                "eps": eps,
-                "maximize": maximize,
-            },
-        )
+        super().__init__(params, arguments(locals()))
 
     def _arrays(self, group):
         return {"sum": group["initial_accumulator_value"]}
@@ -98,18 +88,7 @@ class RMSprop(Optimizer):
     def __init__(
         self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0, momentum=0, centered=False, *, maximize=False
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "alpha": alpha,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "momentum": momentum,
-                "centered": centered,
-                "maximize": maximize,
-            },
-        )
+        super().__init__(params, arguments(locals()))
 
     def _arrays(self, group):
         there = True, group["momentum"] > 0, group["centered"]
@@ -152,7 +131,7 @@ class Adadelta(Optimizer):
     _slots = ("square_avg", "acc_delta")
 
     def __init__(self, params, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0, *, maximize=False):
-        super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize})
+        super().__init__(params, arguments(locals()))
 
     def check_options(self, group):
         super().check_options(group)

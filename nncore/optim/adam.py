@@ -3,7 +3,7 @@
 import math
 
 from nncore._ops._check import number
-from nncore.optim.optimizer import Optimizer
+from nncore.optim.optimizer import Optimizer, arguments
 
 
 class Adam(Optimizer):
@@ -45,18 +45,7 @@ class Adam(Optimizer):
         maximize=False,
         decoupled_weight_decay=False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "amsgrad": amsgrad,
-                "maximize": maximize,
-                "decoupled_weight_decay": decoupled_weight_decay,
-            },
-        )
+        super().__init__(params, arguments(locals()))
 
     def _arrays(self, group):
         return dict.fromkeys(self._slots if group["amsgrad"] else self._slots[:2], 0.0)
@@ -114,9 +103,7 @@ class Adamax(Optimizer):
     _slots = ("exp_avg", "exp_inf")
 
     def __init__(self, params, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, *, maximize=False):
-        super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
-        )
+        super().__init__(params, arguments(locals()))
 
     def _plan(self, group, counters):
         step = counters["step"] + 1
@@ -164,18 +151,7 @@ class NAdam(Optimizer):
         *,
         maximize=False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "momentum_decay": momentum_decay,
-                "decoupled_weight_decay": decoupled_weight_decay,
-                "maximize": maximize,
-            },
-        )
+        super().__init__(params, arguments(locals()))
 
     def _counters(self, group):
         return {"step": 0, "mu_product": 1.0}
@@ -238,17 +214,7 @@ class RAdam(Optimizer):
         *,
         maximize=False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "decoupled_weight_decay": decoupled_weight_decay,
-                "maximize": maximize,
-            },
-        )
+        super().__init__(params, arguments(locals()))
 
     def _plan(self, group, counters):
         step, b2 = counters["step"] + 1, group["betas"][1]
@@ -286,7 +252,7 @@ class Lion(Optimizer):
     _slots = ("exp_avg",)
 
     def __init__(self, params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, *, maximize=False):
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "maximize": maximize})
+        super().__init__(params, arguments(locals()))
 
     def _plan(self, group, counters):
         b1, b2 = group["betas"]

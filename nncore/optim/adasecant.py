@@ -4,7 +4,7 @@ import math
 
 from nncore._core import optim as kernels
 from nncore._ops._check import integer, number
-from nncore.optim.optimizer import Optimizer
+from nncore.optim.optimizer import Optimizer, arguments
 
 
 class AdaSecant(Optimizer):
@@ -83,20 +83,7 @@ class AdaSecant(Optimizer):
         *,
         maximize=False,
     ):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "decay": decay,
-                "gamma_clip": gamma_clip,
-                "start_var_reduction": start_var_reduction,
-                "delta_clip": delta_clip,
-                "use_adagrad": use_adagrad,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "maximize": maximize,
-            },
-        )
+        super().__init__(params, arguments(locals()))
 
     def _arrays(self, group):
         eps = group["eps"]

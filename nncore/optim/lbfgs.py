@@ -9,7 +9,7 @@ from nncore._core.tensor import TensorBase, item, new_zeros
 from nncore._grad import enable_grad, no_grad
 from nncore._ops import shape
 from nncore._ops._check import as_tensor, integer, number
-from nncore.optim.optimizer import Optimizer, as_number
+from nncore.optim.optimizer import Optimizer, arguments, as_number
 
 
 def _dot(a, b):
@@ -90,18 +90,8 @@ class LBFGS(Optimizer):
         line_search_fn=None,
     ):
         integer(max_iter, "max_iter", 1)
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "max_iter": max_iter,
-                "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval,
-                "tolerance_grad": tolerance_grad,
-                "tolerance_change": tolerance_change,
-                "history_size": history_size,
-                "line_search_fn": line_search_fn,
-            },
-        )
+        max_eval = max_iter * 5 // 4 if max_eval is None else max_eval
+        super().__init__(params, arguments(locals()))
 
     def add_param_group(self, param_group):
         """Adds the only group."""

@@ -22,6 +22,11 @@ def as_number(x, name):
     return float(x)
 
 
+def arguments(names):
+    """The options among the locals() of an optimizer's constructor: what follows `params`."""
+    return {name: value for name, value in names.items() if name not in ("self", "params", "__class__")}
+
+
 class Optimizer:
     """Base of the optimizers; torch's interface.
 

@@ -1,7 +1,7 @@
 """Resilient back-propagation."""
 
 from nncore._ops._check import number
-from nncore.optim.optimizer import Optimizer, pair
+from nncore.optim.optimizer import Optimizer, arguments, pair
 
 
 class Rprop(Optimizer):
@@ -32,7 +32,7 @@ class Rprop(Optimizer):
     _slots = ("prev", "step_size")
 
     def __init__(self, params, lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50), *, maximize=False):
-        super().__init__(params, {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize})
+        super().__init__(params, arguments(locals()))
 
     def _arrays(self, group):
         return {"prev": 0.0, "step_size": group["lr"]}

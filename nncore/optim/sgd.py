@@ -1,7 +1,7 @@
 """Stochastic gradient descent, plain and averaged."""
 
 from nncore._ops._check import number
-from nncore.optim.optimizer import Optimizer
+from nncore.optim.optimizer import Optimizer, arguments
 
 
 class SGD(Optimizer):
@@ -32,17 +32,7 @@ class SGD(Optimizer):
     _slots = ("momentum_buffer",)
 
     def __init__(self, params, lr=1e-3, momentum=0, dampening=0, weight_decay=0, nesterov=False, *, maximize=False):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-                "maximize": maximize,
-            },
-        )
+        super().__init__(params, arguments(locals()))
 
     def _arrays(self, group):
         return {"momentum_buffer": 0.0} if group["momentum"] else {}
@@ -91,17 +81,7 @@ class ASGD(Optimizer):
     _slots = ("ax",)
 
     def __init__(self, params, lr=1e-2, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0, *, maximize=False):
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "lambd": lambd,
-                "alpha": alpha,
-                "t0": t0,
-                "weight_decay": weight_decay,
-                "maximize": maximize,
-            },
-        )
+        super().__init__(params, arguments(locals()))
 
     def _counters(self, group):
         return {"step": 0, "eta": float(group["lr"]), "mu": 1.0}

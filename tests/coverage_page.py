@@ -42,7 +42,10 @@ TORCH = {
     "optim.AdaSecant": "",
     "optim.Lion": "",
     "init.default_": "",
-    **{f"data.{n}": f"torch.utils.data.{n}" for n in ("DataLoader", "Dataset", "Subset", "TensorDataset", "random_split")},
+    **{
+        f"data.{n}": f"torch.utils.data.{n}"
+        for n in ("DataLoader", "Dataset", "Subset", "TensorDataset", "random_split")
+    },
 }
 GROUPS = {
     "nn.linear": "Neurons",

@@ -27,7 +27,7 @@ class ReLU(Module):
 
 
 class Sigmoid(Module):
-    """1 / (1 + e^-x), elementwise.
+    """1 / (1 + e^-x), elementwise: the logistic unit of Rumelhart, Hinton, Williams, Nature, 1986.
 
     >>> import nncore
     >>> Sigmoid()(nncore.tensor([0.0])).tolist()
@@ -39,7 +39,7 @@ class Sigmoid(Module):
 
 
 class Tanh(Module):
-    """(e^x - e^-x) / (e^x + e^-x), elementwise.
+    """(e^x - e^-x) / (e^x + e^-x), elementwise. LeCun, Bottou, Orr, Müller, "Efficient BackProp", 1998.
 
     >>> import nncore
     >>> Tanh()(nncore.tensor([0.0])).tolist()
@@ -510,7 +510,7 @@ class GLU(Module):
 
 
 class Softmax(Module):
-    """e^x / sum of e^x along an axis.
+    """e^x / sum of e^x along an axis. Bridle, NIPS 1989.
 
     Args:
         dim: the axis; the last by default.

@@ -157,12 +157,14 @@ def _layer(base, axes):
     sizes, kernel, ones = _SIZES[axes - 1], _KERNELS[axes - 1], ", ".join(["8"] * axes)
     if transposed:
         formula = f"The gradient of Conv{axes}d for its input, as a layer (functional.conv_transpose{axes}d)."
+        formula += "\n\n    Zeiler, Krishnan, Taylor, Fergus, CVPR 2010."
         shape = (
             f"input [N, C, {sizes}] -> output [N, K, (size - 1) stride - 2 padding + dilation (kernel - 1) + extra + 1]"
         )
         weight, fan = f"[C, K / groups, {kernel}]", f"K / groups * {kernel.replace(', ', ' * ')}"
     else:
         formula = "y[n, k, i] = b[k] + sum over c and r of w[k, c, r] x[n, c, stride i + dilation r - padding]."
+        formula += "\n\n    LeCun et al., Neural Computation, 1989."
         shape = f"input [N, C, {sizes}] -> output [N, K, (size + 2 padding - dilation (kernel - 1) - 1) // stride + 1]"
         weight, fan = f"[K, C / groups, {kernel}]", f"C / groups * {kernel.replace(', ', ' * ')}"
     doc = _DOC.format(

@@ -51,7 +51,7 @@ class _Table(Module):
 
 
 class Embedding(_Table):
-    """Rows of a learned table: y[...] = W[input[...]].
+    """Rows of a learned table: y[...] = W[input[...]]. Bengio, Ducharme, Vincent, Jauvin, JMLR 2003.
 
     Args:
         num_embeddings: rows V of the table.

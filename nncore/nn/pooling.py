@@ -96,13 +96,15 @@ class _AdaptiveMaxPool(_AdaptiveAvgPool):
 _DOCS = {
     "MaxPool": """The largest element of each window (functional.max_pool{n}d).
 
+    Riesenhuber, Poggio, Nature Neuroscience, 1999; Ranzato, Huang, Boureau, LeCun, CVPR 2007.
+
     Args:
         kernel_size, stride (the kernel by default), dilation: integers, or {n} of them.
         padding: at most half the kernel; counts as -inf.
         return_indices: also the flat position of each maximum in its image.
         ceil_mode: also the last, partial window.
     """,
-    "AvgPool": """The mean of each window (functional.avg_pool{n}d).
+    "AvgPool": """The mean of each window (functional.avg_pool{n}d). LeCun et al., 1989.
 
     Args:
         kernel_size, stride (the kernel by default): integers, or {n} of them.

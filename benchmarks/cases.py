@@ -250,6 +250,17 @@ def pool_cases():
             yield module_case("pool", name, direction, ("pooling",), make, shape, least, check)
 
 
+def upsample_cases():
+    for arguments, shape in shapes.UPSAMPLES:
+        size = [m for m, _ in verify.upsample_axes(shape, arguments)]
+        make = lambda lib, arguments=arguments: lib.nn.Upsample(**arguments)
+        name = f"Upsample {' '.join(map(str, arguments.values()))} {times(shape)}"
+        for direction in ("forward", "backward"):
+            least = 4 * shape[0] * shape[1] * (prod(shape[2:]) + prod(size))
+            check = verify.interpolation(arguments, direction)
+            yield module_case("upsample", name, direction, ("interpolation",), make, shape, least, check)
+
+
 def norm_cases():
     for module, arguments, shape, forward, backward in shapes.NORMS:
         if not hasattr(nncore.nn, module):
@@ -495,6 +506,7 @@ KINDS = {
     "conv": lambda: conv_cases("conv", shapes.CONVS),
     "depthwise": lambda: conv_cases("depthwise", shapes.MOBILENET),
     "pool": pool_cases,
+    "upsample": upsample_cases,
     "norm": norm_cases,
     "recurrent": recurrent_cases,
     "bandwidth": bandwidth_cases,

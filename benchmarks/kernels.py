@@ -47,6 +47,7 @@ GOALS = {
     "first layer of LeNet-5, backward": (45, 2.0, False),
     "depthwise": (85, 1.5, False),
     "pooling": (85, 1.5, False),
+    "interpolation": (85, 1.5, False),
     "normalization": (85, 1.5, False),
     "LSTM/GRU, B >= 16, H >= 512, forward": (88, 1.08, False),
     "LSTM/GRU, B >= 16, H >= 512, forward+backward": (85, 1.15, False),

@@ -160,6 +160,16 @@ POOLS = [
     ("AdaptiveMaxPool2d", {"output_size": 1}, (8, 512, 14, 14)),
 ]
 
+# ---- interpolation: (arguments of Upsample, shape of the input) ----
+
+UPSAMPLES = [
+    ({"scale_factor": 2, "mode": "nearest"}, (8, 256, 28, 28)),
+    ({"scale_factor": 2, "mode": "bilinear"}, (8, 256, 28, 28)),
+    ({"scale_factor": 2, "mode": "bicubic"}, (8, 64, 56, 56)),
+    ({"size": 256, "mode": "bilinear"}, (8, 3, 320, 320)),
+    ({"size": 32, "mode": "bilinear"}, (256, 1, 8, 8)),
+]
+
 # ---- normalization: (module, arguments, shape, bytes moved per element forward and backward, at least) ----
 # Statistics need a first pass over the batch: batch norm reads x twice and writes y; backward reads x and dy twice and
 # writes dx. Layer norm keeps its row in L1.

@@ -187,6 +187,26 @@ def pooling(maximum, arguments, direction):
     return check
 
 
+def upsample_axes(shape, arguments):
+    """(size, matrix) of each axis."""
+    factor, mode = arguments.get("scale_factor"), arguments["mode"]
+    mode = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
+    sizes = [(n, arguments["size"] if factor is None else int(n * factor)) for n in shape[2:]]
+    return [(m, reference.resample_axis(n, m, mode, factor=factor)) for n, m in sizes]
+
+
+def interpolation(arguments, direction):
+    """A function that holds 2 images of up to 4 channels to float64."""
+
+    def check(x, dy, y):
+        matrices = [m if direction == "forward" else m.T for _, m in upsample_axes(x.shape, arguments)]
+        given = (x if direction == "forward" else dy)[:2, :4]
+        want, magnitude, terms = reference.resample(given, matrices)
+        tolerance.close(y[:2, :4], want, (terms + 2) * np.finfo(np.float32).eps * magnitude)
+
+    return check
+
+
 def normalization(module, arguments, direction):
     """(x - mean) / sqrt(var + eps) and its gradient (RMSNorm: x / sqrt(mean of squares + eps)), weights 1 and biases 0.
 

@@ -22,7 +22,8 @@ from nncore._replay import Callable, Family, Replay, fresh, mapped
 from nncore.nn import Module
 from nncore.optim.optimizer import Optimizer
 
-KINDS = Module | TensorBase | Optimizer | Generator  # of objects whose names are watched
+OWNERS = Module | Optimizer | Generator
+KINDS = OWNERS | TensorBase  # of objects whose names are watched; in lists, the owners among them
 
 
 class _Names:
@@ -30,10 +31,11 @@ class _Names:
     and the functions it calls read, and in the attributes of objects found so or given as arguments."""
 
     def __init__(self, fn, given):
-        self.cells, self.entries, self._seen = [], [], set()
+        self.cells, self.entries, self.lists, self._seen = [], [], [], set()
         self._function(fn)
         self.objects = [v for v in given if not isinstance(v, TensorBase) and self._value(v)]
         self.objects += [v for *_, v in self.cells + self.entries]
+        self.objects += [v for _, held in self.lists for v in held if isinstance(v, OWNERS)]
         self.modules = [m for v in self.objects if isinstance(v, Module) for m in v.modules()]
         self.tensors = [(v, v.requires_grad, v._storage) for v in self.objects if isinstance(v, TensorBase)]
 
@@ -67,10 +69,21 @@ class _Names:
             return True
         if isinstance(value, types.FunctionType | types.MethodType | functools.partial | Compiled):
             self._function(value)
+        elif isinstance(value, list | tuple | dict):
+            self._container(value)
         elif hasattr(value, "__dict__") and not isinstance(value, type | types.ModuleType):
             mine = vars(value)
             self.entries += [(mine, k, v) for k, v in mine.items() if isinstance(v, KINDS)]
+            for v in mine.values():
+                if isinstance(v, list | tuple | dict):
+                    self._container(v)
         return False
+
+    def _container(self, value):
+        if isinstance(value, dict):
+            self.entries += [(value, k, v) for k, v in value.items() if isinstance(v, OWNERS)]
+        elif any(isinstance(v, OWNERS) for v in value):
+            self.lists.append((value, tuple(value)))
 
     def unchanged(self):
         """Whether the tensors among them have the same memory, and are trained or not as before."""
@@ -254,6 +267,7 @@ class Plan(Replay):
         r, names = now.recorder, now.names
         self.befores = [(leaf, before) for leaf, before in r.leaves.items() if before is not any]
         self.versions, self.cells, self.entries = list(r.optimizers.items()), names.cells, names.entries
+        self.lists = names.lists
         result = mapped(now.result, fresh)
         for leaf, g, _ in now.grads:
             leaf.grad = fresh(g)

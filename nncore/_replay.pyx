@@ -317,6 +317,7 @@ cdef class Replay:
     cdef public list versions    # (optimizer, version of its groups and states)
     cdef public list cells       # (cell, what is in it)
     cdef public list entries     # (dict, key, what is there)
+    cdef public list lists       # (list, tuple of what is in it)
     cdef public object result
     cdef public list grads       # (leaf, its gradient in the arena)
     cdef public list dropped     # (leaf without gradient afterwards, whether that is no doing of the function)
@@ -358,6 +359,9 @@ cdef class Replay:
         for d, key, value in self.entries:
             if (<dict>d).get(key) is not value:
                 return False
+        for held, values in self.lists:
+            if not _holds(held, values):
+                return False
         if self.epoch != epoch():
             now = epoch()
             if self.place != _place() or not self.deep():
@@ -380,6 +384,17 @@ cdef class Replay:
         if isinstance(self.result, TensorBase):
             return fresh(self.result)
         return mapped(self.result, fresh)
+
+
+cdef bint _holds(held, tuple values) except -1:
+    """Whether these objects, and no others, are in a list."""
+    cdef Py_ssize_t i
+    if len(held) != len(values):
+        return False
+    for i in range(len(values)):
+        if held[i] is not values[i]:
+            return False
+    return True
 
 
 cdef tuple _place():

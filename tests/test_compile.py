@@ -701,6 +701,18 @@ def test_names_bound_to_others():
         assert f.plan.replays == 2
 
 
+def test_lists_of_others():
+    """Models in a list, a dict or a tuple: the new one is used."""
+    nets, named = [nn.Linear(2, 2), nn.Linear(2, 2)], {"a": nn.Linear(2, 2)}
+    f = nncore.compile(lambda x: nets[1](nets[0](x)) + named["a"](x))
+    x = randn(3, 2)
+    for where, key in ((nets, 0), (named, "a"), (nets, 1)):
+        for _ in range(4):
+            assert bits(f(x)) == bits(nets[1](nets[0](x)) + named["a"](x))
+        assert f.plan.replays == 2
+        where[key] = nn.Linear(2, 2)
+
+
 class Trainer:
     """A plain object with a compiled method."""
 

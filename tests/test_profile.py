@@ -1,9 +1,11 @@
 """nncore.profile and plan.summary: what each kernel is, its time, the trace file; and that nothing else changes."""
 
 import ctypes
+import doctest
 import json
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,13 +91,14 @@ def test_eager_and_replayed_do_the_same_work():
     for _ in range(3):
         step(x, y)
     replayed = profiled(step, x, y)
+    assert replayed.events[0].name == "index", "the classes are checked before anything else"
     kernels = ("gemm", "cross_entropy", "cross_entropy_backward", "adam")
     assert of(eager.events, *kernels) == of(replayed.events, *kernels)
     assert {e.name for e in eager.events} >= {"ewise tanh", *kernels}
     assert all(a.end <= b.start for a, b in zip(eager.events, eager.events[1:])), "one after the other"
     assert all(a.end == b.start for a, b in zip(replayed.events[1:], replayed.events[2:]))
     assert all(e.end >= e.start and e.threads >= 1 for e in eager.events + replayed.events)
-    assert all(e.where[0].endswith("test_compile.py") for e in eager.events + replayed.events)
+    assert all(e.where[0].endswith("test_compile.py") for e in eager.events + replayed.events[1:])
     assert step.plan.replays == 2
 
 
@@ -237,3 +240,13 @@ def test_summary():
     assert all("test_compile.py:" in row for row in lines[1:-1])
     assert re.search(r"\b0\+\d+", lines[1] + lines[2]), "the arena begins at 0"
     assert "1 replays" in lines[-1]
+
+
+def test_the_guide():
+    """The examples of docs/compile.md."""
+    path = Path(nncore.__file__).parent.parent / "docs" / "compile.md"
+    if not path.exists():
+        pytest.skip("no source checkout: the documents are not installed")
+    failed, tried = doctest.testfile(str(path), module_relative=False)
+    assert not failed
+    assert tried > 10

@@ -26,6 +26,8 @@ cdef int64_t _product(const int64_t *v, int n) noexcept:
 cdef str _dims(const int64_t *v, int n):
     """Sizes without the leading ones: images of one axis have [1, 1, length]."""
     cdef int i = 0
+    if n == 0:
+        return "1"
     while i < n - 1 and v[i] == 1:
         i += 1
     return "x".join([str(v[k]) for k in range(i, n)])

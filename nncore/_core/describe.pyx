@@ -79,6 +79,8 @@ def describe(int kernel, int dtype, size_t address):
         return (name, *_pool(<nn_pool_args *>args, w, kernel == NN_K_pool_backward))
     if kernel in (NN_K_pad, NN_K_pad_backward):
         return (name, *_pad(<nn_pad_args *>args, w))
+    if kernel == NN_K_resample:
+        return (name, *_resample(<nn_resample_args *>args, w))
     if kernel == NN_K_ewise:
         return _ewise(<nn_ewise_args *>args, w)
     if kernel == NN_K_cast:
@@ -205,6 +207,13 @@ cdef tuple _pad(const nn_pad_args *a, int64_t w):
     cdef int64_t before = _product(a.extent, a.ndim) * a.inner, after = _product(a.out, a.ndim) * a.inner
     return f"{_dims(a.extent, a.ndim)} -> {_dims(a.out, a.ndim)}" + (f", {a.inner} together" if a.inner > 1 else ""), 0, \
         w * (before + after)
+
+
+cdef tuple _resample(const nn_resample_args *a, int64_t w):
+    cdef int64_t inside = a.N * a.C * _product(a.extent, 3), outside = a.N * a.C * _product(a.out, 3), seen = a.N * a.C
+    for d in range(3):
+        seen *= a.at[d][a.out[d]] if a.at[d] != NULL else 1
+    return f"{a.N}x{a.C}x{_dims(a.extent, 3)} -> {_dims(a.out, 3)}", 2 * seen, w * (inside + outside)
 
 
 cdef tuple _ewise(const nn_ewise_args *a, int64_t w):

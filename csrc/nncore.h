@@ -15,14 +15,23 @@ enum { NN_FLOAT32 = 0, NN_FLOAT64 = 1, NN_INT64 = 2, NN_BOOL = 3, NN_INT32 = 4 }
 
 /* ---- arguments ---- */
 
-/* Applied to each C once its sum over K is complete: C = act(C + bias). NULL bias: none. */
-enum { NN_ACT_NONE, NN_ACT_RELU, NN_ACT_TANH, NN_ACT_SIGMOID };
+/* Applied to each C once its sum over K is complete, while it is in registers or L1:
+ *     C + bias;  (C - mean) rstd weight + shift, as batch normalization with fixed statistics;  then n elementwise
+ * operations in turn, C = op(C, other; s, t). Vectors are added along rows; `other` is laid out as the whole result, which
+ * begins at `of`, and neither overlaps. NULL: none (of weight: 1; of shift: 0). */
+enum { NN_MAX_THEN = 3 };
 typedef struct {
-    const void *bias; /* [N], added along rows */
-    int act;
+    const void *bias, *mean, *rstd, *weight, *shift; /* [N] */
+    int n;
+    struct {
+        int op;
+        double s, t;
+        const void *other;
+    } then[NN_MAX_THEN];
+    const void *of;
 } nn_epilogue;
 
-/* C[M,N] = act((beta ? C : 0) + A[M,K] B[K,N] + bias), for each of `batch` matrices.
+/* C[M,N] = epilogue((beta ? C : 0) + A[M,K] B[K,N]), for each of `batch` matrices.
  * A(i,k) = A[i*rsA + k*csA], B likewise: transposition is a choice of strides, one of the two being 1.
  * Every C(i,j) is one FMA chain over k = 0..K-1, whatever the blocking, so it does not depend on M, N,
  * the number of threads, or on whether B came packed. */
@@ -216,7 +225,7 @@ typedef struct {
 } nn_norms_args;
 
 /* Convolution over channels-last data [N][d][h][w][channel]: at each point g of a grid,
- *     y[ostep g + obase, :] = act(sum over taps t of x[step g + tap_t, :] W_t + bias)
+ *     y[ostep g + obase, :] = epilogue(sum over taps t of x[step g + tap_t, :] W_t)
  * x is 0 outside of its extents. C channels are read and K written per group; ldx and ldy are the channels of all
  * groups, the steps from pixel to pixel. Taps are in ascending order; W is packed by conv_pack with the same list.
  * Forward: step = stride, tap = kernel index * dilation - padding. Gradient for the input: see the bindings. */
@@ -228,7 +237,7 @@ typedef struct {
     const int64_t *taps; /* [n_taps][3] */
     const void *x, *packed;
     void *y;
-    nn_epilogue epilogue; /* bias [groups * K] */
+    nn_epilogue epilogue; /* of groups * K columns */
     void *scratch;
 } nn_conv_args;
 
@@ -253,7 +262,7 @@ typedef struct {
 } nn_conv_weight_args;
 
 /* 3x3 convolution with stride 1, two spatial axes, by Winograd's F(m x m, 3x3), m = 2 or 4: with channels as above,
- *     y[h, w, :] = act(sum over r, s < 3 of x[h + r + offset_0, w + s + offset_1, :] W_rs + bias)
+ *     y[h, w, :] = epilogue(sum over r, s < 3 of x[h + r + offset_0, w + s + offset_1, :] W_rs)
  * W is packed by winograd_pack. winograd_weight: dw[groups * K, C, 3, 3], the gradient, from x and dy. */
 typedef struct {
     int m;
@@ -279,7 +288,7 @@ typedef struct {
 
 /* Convolution over channels-last data with narrow groups, C channels read and K written in each; w, as depthwise_pack writes
  * it, is [kernel][C][groups * K].
- *     y[g, k] = act(sum over taps t and c of x[stride g + dilation t - padding, c] w[t, c, k] + bias[k])
+ *     y[g, k] = epilogue(sum over taps t and c of x[stride g + dilation t - padding, c] w[t, c, k])
  * x being 0 outside of its extents. transposed: the gradient for x of a convolution with these strides; x is dy then, y dx:
  *     y[g, k] = sum over t, c and those p with stride p + dilation t - padding = g of x[p, c] w[t, c, k]
  * depthwise_weight (not transposed): dw[t, c, k] = sum over images and g of dy[g, k] x[stride g + dilation t - padding, c].
@@ -290,7 +299,7 @@ typedef struct {
     int64_t in[3], out[3], kernel[3], stride[3], padding[3], dilation[3];
     const void *x, *packed;
     void *y;
-    nn_epilogue epilogue; /* bias [groups * K] */
+    nn_epilogue epilogue; /* of groups * K columns */
     const void *dy;       /* depthwise_weight: in place of packed, y, epilogue */
     void *dw;
     void *scratch;
@@ -349,19 +358,21 @@ typedef struct {
 } nn_rnn_args;
 
 /* Normalization of x [N][P][C] over groups: (n, g) is P points times C / G channels, each with one mean and one
- * rstd = 1 / sqrt(variance + eps): y = act((x - mean) rstd weight + bias). Batch norm: N = 1, G = C. Instance norm: G = C.
+ * rstd = 1 / sqrt(variance + eps): y = (x - mean) rstd weight + bias; then + add, laid out as y, if not NULL; then the ReLU of
+ * that with `relu`. Batch norm: N = 1, G = C. Instance norm: G = C.
  * Layer norm: P = 1, G = 1. rms (with P = 1): no mean, rstd = 1 / sqrt(mean of x^2 + eps).
  * fixed (N = 1, G = C): the statistics are running_mean and running_var. Otherwise these, if not NULL (G = C, P > 1), become
  * (1 - momentum) old + momentum new, new being the mean over images of mean and unbiased variance; batches, if not NULL, is
  * counted up first, and momentum < 0 stands for 1 / batches.
- * act is NN_ACT_NONE or NN_ACT_RELU. backward reads x, weight, mean, rstd and dy, and with NN_ACT_RELU bias, from which it
- * computes again where y is 0. */
+ * backward reads x, weight, mean, rstd and dy, and with `relu` (of a forward without `add`) bias, from which it computes again
+ * where y is 0. */
 typedef struct {
     int64_t N, P, C, G;
-    int rms, fixed, act;
+    int rms, fixed, relu;
     double eps;
     const void *x, *weight, *bias; /* weight, bias: [C] or NULL */
-    void *mean, *rstd;             /* [N, G]: forward: out; backward: in. No mean if rms */
+    const void *add;
+    void *mean, *rstd; /* [N, G]: forward: out; backward: in. No mean if rms */
     void *y;
     void *running_mean, *running_var; /* [C] */
     int64_t *batches;

@@ -104,6 +104,8 @@
 /* Elements per chunk of elementwise work, and per staging buffer (stays in L1). */
 #define NN_EWISE_CHUNK 16384
 #define NN_STAGE_BUF 256
+/* Rows that a copy takes at a time: where it transposes, they stay in L1. */
+#define NN_CAST_ROWS ((int64_t)64)
 /* Numbers of the result per chunk of pooling; numbers of the rows of a chunk of softmax and cross-entropy. */
 #define NN_POOL_CHUNK 8192
 #define NN_ROWS_CHUNK 4096

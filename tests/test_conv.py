@@ -14,7 +14,7 @@ from . import reference, shapes, tolerance
 
 from_array = tensor.from_array
 
-ACTIVATIONS = {"relu": dense.ACT_RELU, "tanh": dense.ACT_TANH, "sigmoid": dense.ACT_SIGMOID}
+ACTIVATIONS = {name: runtime.OPS[name] for name in ("relu", "tanh", "sigmoid")}
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def as_tensors(*arrays):
     return [t if t is None or isinstance(t, nncore.Tensor) else from_array(t) for t in arrays]
 
 
-def forward(c, x, w, bias=None, act=dense.ACT_NONE):
+def forward(c, x, w, bias=None, act=-1):
     return kernels.forward(*as_tensors(x, w, bias), geometry(c), c.out, act)
 
 

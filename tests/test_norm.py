@@ -37,20 +37,20 @@ def normal(rng, geometry, dtype, offset=1.0):
     return (rng.standard_normal((n, p, c)) + offset).astype(dtype)
 
 
-def forward(x, geometry, weight=None, bias=None, eps=1e-3, rms=False, act=0, **options):
+def forward(x, geometry, weight=None, bias=None, eps=1e-3, rms=False, relu=0, **options):
     """(y, mean or zeros, rstd) as arrays; held to write nothing beyond y."""
     wrap = lambda a: None if a is None else from_array(a)
     shapes.prime(x.shape, x.dtype)
-    y, mean, rstd = kernels.forward(from_array(x), wrap(weight), wrap(bias), geometry, eps, rms, act, **options)
+    y, mean, rstd = kernels.forward(from_array(x), wrap(weight), wrap(bias), geometry, eps, rms, relu, **options)
     shapes.check_slack(y, f"norm {geometry}")
     return np.asarray(y), np.zeros_like(np.asarray(rstd)) if mean is None else np.asarray(mean), np.asarray(rstd)
 
 
-def backward(x, dy, geometry, weight, bias, mean, rstd, rms=False, fixed=False, act=0, wanted=(True, True, True)):
+def backward(x, dy, geometry, weight, bias, mean, rstd, rms=False, fixed=False, relu=0, wanted=(True, True, True)):
     wrap = lambda a: None if a is None else from_array(a)
     shapes.prime(x.shape, x.dtype)
     got = kernels.backward(
-        *map(wrap, (x, dy, weight, bias, mean, rstd)), geometry, *wanted, rms=rms, fixed=fixed, act=act
+        *map(wrap, (x, dy, weight, bias, mean, rstd)), geometry, *wanted, rms=rms, fixed=fixed, relu=relu
     )
     if got[0] is not None:
         shapes.check_slack(got[0], f"norm_backward {geometry}")
@@ -74,13 +74,13 @@ def test_forward(isa, dtype, rng):
         for rms in (False, True)[: 1 + (geometry[1] == 1)]:
             want, var, inverse = reference.norm_statistics(x, geometry, 1e-3, rms)
             emean, erstd = tolerance.norm_statistics(x, var, inverse, geometry, lanes, 1e-3)
-            for w, b, act in ((None, None, 0), (weight, bias, 0), (weight, None, 1), (weight, bias, 1)):
-                what = f"{geometry} rms={rms} act={act}"
-                y, mean, rstd = forward(x, geometry, w, b, rms=rms, act=act)
+            for w, b, relu in ((None, None, 0), (weight, bias, 0), (weight, None, 1), (weight, bias, 1)):
+                what = f"{geometry} rms={rms} relu={relu}"
+                y, mean, rstd = forward(x, geometry, w, b, rms=rms, relu=relu)
                 tolerance.close(mean, want, emean, f"mean {what}")
                 tolerance.close(rstd, inverse, erstd, f"rstd {what}")
                 linear, xhat = reference.norm(x, mean, rstd, geometry, w, b)
-                clear = np.where(linear > 0, linear, 0) if act else linear
+                clear = np.where(linear > 0, linear, 0) if relu else linear
                 tolerance.close(y, clear, tolerance.norm(linear, xhat, w, b, dtype), what)
 
 
@@ -93,23 +93,23 @@ def test_backward(isa, dtype, rng):
         for rms, fixed in ((False, False), (True, False), (False, True)):
             if (rms and geometry[1] > 1) or (fixed and (geometry[3] != geometry[2] or geometry[0] != 1)):
                 continue
-            for w, b, act in ((None, None, 0), (weight, bias, 0), (weight, bias, 1)):
-                what = f"{geometry} rms={rms} fixed={fixed} act={act}"
-                y, mean, rstd = forward(x, geometry, w, b, rms=rms, act=act)
+            for w, b, relu in ((None, None, 0), (weight, bias, 0), (weight, bias, 1)):
+                what = f"{geometry} rms={rms} fixed={fixed} relu={relu}"
+                y, mean, rstd = forward(x, geometry, w, b, rms=rms, relu=relu)
                 if fixed:
                     var = (1 / rstd[0].astype(np.float64) ** 2 - 1e-3).astype(dtype)
                     y, mean, rstd = forward(
-                        x, geometry, w, b, act=act, running_mean=from_array(mean[0]), running_var=from_array(var),
+                        x, geometry, w, b, relu=relu, running_mean=from_array(mean[0]), running_var=from_array(var),
                         fixed=True,
                     )  # fmt: skip
-                g = np.where(y > 0, dy, 0).astype(dtype) if act else dy
+                g = np.where(y > 0, dy, 0).astype(dtype) if relu else dy
                 (dx, size), dw, db = reference.norm_backward(x, g, mean, rstd, geometry, w, rms, fixed)
-                got = backward(x, dy, geometry, w, b, mean, rstd, rms, fixed, act)
+                got = backward(x, dy, geometry, w, b, mean, rstd, rms, fixed, relu)
                 tolerance.close(got[0], dx, tolerance.norm_backward(size, geometry, lanes, dtype), f"dx {what}")
                 tolerance.close(got[1], dw[0], tolerance.norm_parameters(dw[1], geometry, dtype), f"dweight {what}")
                 tolerance.close(got[2], db[0], tolerance.norm_parameters(db[1], geometry, dtype), f"dbias {what}")
                 for wanted in ((True, False, False), (False, True, False), (False, False, True)):
-                    part = backward(x, dy, geometry, w, b, mean, rstd, rms, fixed, act, wanted)
+                    part = backward(x, dy, geometry, w, b, mean, rstd, rms, fixed, relu, wanted)
                     for a, e, wish in zip(part, got, wanted, strict=True):
                         assert (a is None) == (not wish)
                         if wish:
@@ -237,8 +237,8 @@ def test_threads(isa, dtype, rng):
             runtime.set_num_threads(threads)
             runtime.set_parallel_threshold(0.0)
             runtime.threads_used(True)
-            out = forward(x, geometry, weight, bias, act=1)
-            results.append([*out, *backward(x, dy, geometry, weight, bias, *out[1:], act=1)])
+            out = forward(x, geometry, weight, bias, relu=1)
+            results.append([*out, *backward(x, dy, geometry, weight, bias, *out[1:], relu=1)])
             assert runtime.threads_used(True) >= min(threads, 3)
             for a, b in zip(results[-1], results[0], strict=True):
                 tolerance.same_bits(a, b, f"{geometry} {threads} threads")

@@ -8,7 +8,7 @@ cdef extern from "nncore.h" nogil:
         NN_N_KERNELS
         NN_N_OPS
         NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_BOOL, NN_INT32
-        NN_ACT_NONE, NN_ACT_RELU, NN_ACT_TANH, NN_ACT_SIGMOID
+        NN_MAX_THEN
         NN_SUM, NN_MAX, NN_MIN
         NN_UNIFORM, NN_NORMAL
         NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_depthwise, NN_K_depthwise_pack, NN_K_depthwise_weight, NN_K_pad, NN_K_pad_backward, NN_K_resample, NN_K_ewise, NN_K_cast, NN_K_zero, NN_K_index, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward, NN_RNN_TANH, NN_RNN_RELU, NN_LSTM, NN_GRU, NN_K_rnn, NN_K_winograd, NN_K_winograd_pack, NN_K_winograd_weight
@@ -22,9 +22,20 @@ cdef extern from "nncore.h" nogil:
     size_t DROPOUT_SEED "offsetof(nn_dropout_args, seed)"
     size_t INDEX_X "offsetof(nn_index_args, x)"
 
+    ctypedef struct nn_then "__typeof__(((nn_epilogue *)0)->then[0])":
+        int op
+        double s, t
+        const void *other
+
     ctypedef struct nn_epilogue:
         const void *bias
-        int act
+        const void *mean
+        const void *rstd
+        const void *weight
+        const void *shift
+        int n
+        nn_then then[3]
+        const void *of
 
     ctypedef struct nn_call:
         int kernel, dtype
@@ -203,11 +214,12 @@ cdef extern from "nncore.h" nogil:
 
     ctypedef struct nn_norm_args:
         int64_t N, P, C, G
-        int rms, fixed, act
+        int rms, fixed, relu
         double eps
         const void *x
         const void *weight
         const void *bias
+        const void *add
         void *mean
         void *rstd
         void *y

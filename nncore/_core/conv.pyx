@@ -147,7 +147,7 @@ cdef TensorBase _winograd(TensorBase x, TensorBase w, TensorBase bias, Geometry 
         a.offset[i] = g.padding[1 + i] - 2 if turned else -g.padding[1 + i]
     a.x, a.packed, a.y = x.data, p.data, y.data
     a.epilogue.bias = bias.data if bias is not None else NULL
-    a.epilogue.act = act
+    a.epilogue.n, a.epilogue.then[0].op = act >= 0, act
     runtime.run_with_scratch(NN_K_winograd, x.code, &a, &a.scratch)
     return y
 
@@ -199,7 +199,7 @@ cdef Storage _pack(TensorBase w, Taps taps, Geometry g, bint turned, bint keep):
     return p
 
 
-def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, int act=0):
+def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, int act=-1):
     """x [N, C, spatial], w [K, C / groups, kernel], bias [K] or None -> act(x * w + bias) [N, K, out], channels-last."""
     cdef nn_conv_args a
     memset(&a, 0, sizeof(a))
@@ -235,7 +235,7 @@ def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, 
     a.n_taps, a.taps = taps.n, taps.taps
     a.x, a.packed, a.y = x.data, p.data, y.data
     a.epilogue.bias = bias.data if bias is not None else NULL
-    a.epilogue.act = act
+    a.epilogue.n, a.epilogue.then[0].op = act >= 0, act
     taps.keep()
     runtime.run_with_scratch(NN_K_conv, x.code, &a, &a.scratch)
     return y
@@ -262,16 +262,15 @@ def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorB
     dx = empty_channels_last(dy.code, dy.ndim, dims)
     m = _winograd_tile(g, dy, dx)
     if m:
-        return _winograd(dy, w, bias, g, m, True, dx, NN_ACT_NONE)
+        return _winograd(dy, w, bias, g, m, True, dx, -1)
     if depthwise.fits(dy.code, g.groups, w.dims[0] // g.groups, w.dims[1]):
-        depthwise.convolve(True, dy, w, bias, NN_ACT_NONE, dx, g.groups, g.kernel, g.stride, g.padding, g.dilation)
+        depthwise.convolve(True, dy, w, bias, -1, dx, g.groups, g.kernel, g.stride, g.padding, g.dilation)
         return dx
     a.N, a.C, a.K, a.groups = dy.dims[0], w.dims[0] // g.groups, w.dims[1], g.groups
     a.ldx, a.ldy = w.dims[0], dx.dims[1]
     _spatial(dy, a.extent)
     _spatial(dx, a.out)
     a.epilogue.bias = bias.data if bias is not None else NULL
-    a.epilogue.act = NN_ACT_NONE
     a.x, a.y = dy.data, dx.data
     for phase in product(range(g.stride[0]), range(g.stride[1]), range(g.stride[2])):
         axes = []

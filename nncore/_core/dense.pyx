@@ -7,8 +7,6 @@ from .c cimport *
 from .elementwise cimport contiguous
 from .tensor cimport Storage, TensorBase, empty, find_packed, keep_packed, new_storage
 
-ACT_NONE, ACT_RELU, ACT_TANH, ACT_SIGMOID = NN_ACT_NONE, NN_ACT_RELU, NN_ACT_TANH, NN_ACT_SIGMOID
-
 
 cdef TensorBase _matrix(TensorBase t):
     """t, copied unless one of its last two strides is 1 and the other is a sound leading dimension."""
@@ -75,7 +73,7 @@ cdef TensorBase _gemm(TensorBase a, TensorBase b, TensorBase bias, int act, int6
     g.ldC = g.N
     g.beta = 0
     g.epilogue.bias = bias.data if bias is not None else NULL
-    g.epilogue.act = act
+    g.epilogue.n, g.epilogue.then[0].op = act >= 0, act
     g.batch = batch
     g.bsA = a.steps[0] if a.ndim == 3 else 0
     g.bsB = b.steps[0] if b.ndim == 3 else 0
@@ -94,11 +92,11 @@ def matmul(TensorBase a, TensorBase b):
     dims[2] = b.dims[b.ndim - 1]
     a = _matrix(a)
     b = _matrix(b)
-    return _gemm(a, b, None, NN_ACT_NONE, batch, empty(a.code, 3, dims) if batched else empty(a.code, 2, &dims[1]))
+    return _gemm(a, b, None, -1, batch, empty(a.code, 3, dims) if batched else empty(a.code, 2, &dims[1]))
 
 
-def linear(TensorBase x, TensorBase weight, TensorBase bias=None, int act=0):
-    """act(x [*,I] weight[O,I]^T + bias[O]) -> [*,O]. The caller has checked shapes and dtypes."""
+def linear(TensorBase x, TensorBase weight, TensorBase bias=None, int act=-1):
+    """act(x [*,I] weight[O,I]^T + bias[O]) -> [*,O], act being an elementwise operation, or -1. The caller has checked shapes and dtypes."""
     cdef int64_t[8] dims
     cdef int64_t[2] two
     cdef int64_t[2] steps

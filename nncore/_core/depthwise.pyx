@@ -67,7 +67,7 @@ cdef object convolve(bint transposed, TensorBase x, TensorBase w, TensorBase bia
     a.transposed, a.N, a.C, a.K = transposed, x.dims[0], x.dims[1] // groups, y.dims[1] // groups
     a.x, a.packed, a.y = x.data, p.data, y.data
     a.epilogue.bias = bias.data if bias is not None else NULL
-    a.epilogue.act = act
+    a.epilogue.n, a.epilogue.then[0].op = act >= 0, act
     runtime.run_with_scratch(NN_K_depthwise, x.code, &a, &a.scratch)
 
 

@@ -7,19 +7,17 @@ from . cimport runtime
 from .c cimport *
 from .tensor cimport TensorBase, empty, empty_like, require_writable, touch
 
-ACT_NONE, ACT_RELU = NN_ACT_NONE, NN_ACT_RELU
-
 
 cdef void *_data(TensorBase t) noexcept:
     return NULL if t is None else t.data
 
 
-cdef void _geometry(nn_norm_args *a, tuple geometry, bint fixed, bint rms, int act) except *:
+cdef void _geometry(nn_norm_args *a, tuple geometry, bint fixed, bint rms, bint relu) except *:
     a.N, a.P, a.C, a.G = geometry
-    a.fixed, a.rms, a.act = fixed, rms, act
+    a.fixed, a.rms, a.relu = fixed, rms, relu
 
 
-def forward(TensorBase x, TensorBase weight, TensorBase bias, tuple geometry, double eps, bint rms=False, int act=0,
+def forward(TensorBase x, TensorBase weight, TensorBase bias, tuple geometry, double eps, bint rms=False, bint relu=False,
             TensorBase running_mean=None, TensorBase running_var=None, bint fixed=False, double momentum=0,
             TensorBase batches=None):
     """(y of x's shape and layout; mean and rstd of the groups [N, G], for backward). geometry: (N, P, C, G)."""
@@ -31,7 +29,7 @@ def forward(TensorBase x, TensorBase weight, TensorBase bias, tuple geometry, do
         for t in (running_mean, running_var, batches):
             if t is not None:
                 require_writable(t)
-    _geometry(&a, geometry, fixed, rms, act)
+    _geometry(&a, geometry, fixed, rms, relu)
     dims[0], dims[1] = a.N, a.G
     rstd = empty(x.code, 2, dims)
     if not rms:
@@ -50,12 +48,12 @@ def forward(TensorBase x, TensorBase weight, TensorBase bias, tuple geometry, do
 
 
 def backward(TensorBase x, TensorBase dy, TensorBase weight, TensorBase bias, TensorBase mean, TensorBase rstd,
-             tuple geometry, bint need_x, bint need_weight, bint need_bias, bint rms=False, bint fixed=False, int act=0):
+             tuple geometry, bint need_x, bint need_weight, bint need_bias, bint rms=False, bint fixed=False, bint relu=False):
     """(dX in x's layout, which dy has too, or None; dweight [C] or None; dbias [C] or None)."""
     cdef nn_norm_args a
     memset(&a, 0, sizeof(a))
     cdef TensorBase dx = empty_like(x) if need_x else None, dweight = None, dbias = None
-    _geometry(&a, geometry, fixed, rms, act)
+    _geometry(&a, geometry, fixed, rms, relu)
     if need_weight:
         dweight = empty(x.code, 1, &a.C)
     if need_bias:

@@ -3,6 +3,7 @@
 from nncore import _tape
 from nncore._core import conv as kernels
 from nncore._core.conv import Geometry
+from nncore._core.elementwise import channels_last
 from nncore._core.reduction import SUM, reduce
 from nncore._ops._check import as_float, as_tensor, integer, one_of
 from nncore._ops.arithmetic import crosswise
@@ -75,16 +76,18 @@ def _conv(axes, input, weight, bias, stride, padding, dilation, groups):
             )
         out.append(room // s + 1)
     g = Geometry(kernel, stride, tuple(front for front, _ in pads), dilation, groups)
-    y = kernels.forward(x, w, b, g, tuple(out))
+    d = channels_last(x)
+    y = kernels.forward(d, w, b, g, tuple(out))
 
     def backward(dy):
         return (
-            kernels.input_gradient(dy, w, g, x.shape) if x.requires_grad else None,
-            kernels.weight_gradient(x, dy, g, w.shape) if w.requires_grad else None,
+            kernels.input_gradient(dy, w, g, d.shape) if x.requires_grad else None,
+            kernels.weight_gradient(d, dy, g, w.shape) if w.requires_grad else None,
             reduce(SUM, kernels.rows_of(dy), 0, 1)[0] if b is not None and b.requires_grad else None,
         )
 
-    y = _tape.record(y, f"conv{axes}d", (x, w, b), backward, crosswise(x, w))
+    saved = [t for t, other in ((d, w), (w, x)) if other.requires_grad]
+    y = _tape.record(y, f"conv{axes}d", (x, w, b), backward, tuple(saved))
     return getitem(y, 0) if alone else y
 
 

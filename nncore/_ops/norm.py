@@ -63,15 +63,14 @@ def _normalize(
     running=(None, None),
     fixed=False,
     rms=False,
-    act=kernels.ACT_NONE,
     momentum=0.0,
     batches=None,
 ):
-    """y = act((x - mean) rstd weight + bias), recorded. dense: brings x and dy into the order of the geometry,
+    """y = (x - mean) rstd weight + bias, recorded. dense: brings x and dy into the order of the geometry,
     (N, P, C, G); weight and bias are [C]. running: mean and variance, used if `fixed`, else updated."""
     d = dense(x)
     w, b, *stats = [t if t is None else contiguous(t) for t in (weight, bias, *running)]
-    y, mean, rstd = kernels.forward(d, w, b, geometry, eps, rms, act, *stats, fixed, momentum, batches)
+    y, mean, rstd = kernels.forward(d, w, b, geometry, eps, rms, False, *stats, fixed, momentum, batches)
     if not fixed:
         for given, own in zip(running, stats):
             if given is not own:
@@ -79,10 +78,10 @@ def _normalize(
 
     def backward(dy):
         wanted = [t is not None and t.requires_grad for t in (x, weight, bias)]
-        return kernels.backward(d, dense(dy), w, b, mean, rstd, geometry, *wanted, rms, fixed, act)
+        return kernels.backward(d, dense(dy), w, None, mean, rstd, geometry, *wanted, rms, fixed)
 
-    reads_x = not fixed or act or (weight is not None and weight.requires_grad)
-    saved = (d if reads_x else None, w, b if act else None)
+    reads_x = not fixed or (weight is not None and weight.requires_grad)
+    saved = (d if reads_x else None, w)
     return _tape.record(y, name, (x, weight, bias), backward, tuple(t for t in saved if t is not None))
 
 

@@ -13,6 +13,7 @@ import sys
 import types
 
 from nncore._core import plan as core
+from nncore._core.fuse import fuse
 from nncore._core.record import Recorder, RecordError
 from nncore._core.tensor import TensorBase
 from nncore._grad import is_grad_enabled, set_grad_enabled
@@ -277,7 +278,7 @@ class Plan(Replay):
 
     def _make(self, now):
         r = now.recorder
-        self.work = core.Plan(now.steps, r, now.held)
+        self.work = core.Plan(fuse(now.steps, now.held), r, now.held)
 
         def moved(t):
             b = core.block_of(r, t)

@@ -10,7 +10,6 @@ from .c cimport *
 from .runtime import KERNELS, OP_ARITY, OPS
 
 cdef list OP_NAMES = sorted(OPS, key=OPS.get)
-cdef tuple ACTIVATIONS = ("", " + relu", " + tanh", " + sigmoid")
 cdef tuple CELLS = ("tanh", "relu", "lstm", "gru")
 cdef int64_t[5] SIZES = [4, 8, 8, 1, 4]
 cdef int UPDATES = NN_K_norms  # kernels between dropout and norms are the lines of optim.def
@@ -34,7 +33,16 @@ cdef str _dims(const int64_t *v, int n):
 
 
 cdef str _epilogue(const nn_epilogue *e):
-    return (" + bias" if e.bias != NULL else "") + ACTIVATIONS[e.act]
+    cdef str found = (" + bias" if e.bias != NULL else "") + (" + norm" if e.mean != NULL else "")
+    return found + "".join([" + " + OP_NAMES[e.then[i].op] for i in range(e.n)])
+
+
+cdef int64_t _others(const nn_epilogue *e) noexcept:
+    """Arrays of the result's size that the epilogue reads."""
+    cdef int64_t n = 0
+    for i in range(e.n):
+        n += e.then[i].other != NULL
+    return n
 
 
 cdef int64_t _walked(int ndim, const int64_t *shape, const int64_t *strides) noexcept:
@@ -117,7 +125,7 @@ cdef tuple _gemm(const nn_gemm_args *a, int64_t w):
     cdef int64_t bside = a.N * a.K * (times if a.bsB and a.packed == NULL else 1)
     cdef int64_t c = a.M * a.N * times
     shape = f"{a.M}x{a.K} @ {a.K}x{a.N}{_epilogue(&a.epilogue)}{' + C' if a.beta else ''}"
-    return shape if times == 1 else f"{times} of {shape}", 2 * c * a.K, w * (aside + bside + c * (2 if a.beta else 1))
+    return shape if times == 1 else f"{times} of {shape}", 2 * c * a.K, w * (aside + bside + c * ((2 if a.beta else 1) + _others(&a.epilogue)))
 
 
 cdef tuple _gemm_pack(const nn_gemm_pack_args *a, int64_t w):
@@ -125,9 +133,9 @@ cdef tuple _gemm_pack(const nn_gemm_pack_args *a, int64_t w):
 
 
 cdef tuple _images(int64_t images, int64_t channels, const int64_t *before, int64_t filters, const int64_t *after, int n,
-                   str taps, int64_t groups, int64_t flop, int64_t numbers, int64_t w, str more):
-    """Of a convolution with so many numbers in its weight."""
-    cdef int64_t moved = images * (channels * _product(before, n) + filters * _product(after, n)) + numbers
+                   str taps, int64_t groups, int64_t flop, int64_t numbers, int64_t w, str more, int64_t others=0):
+    """Of a convolution with so many numbers in its weight; others: arrays of the result's size that are read too."""
+    cdef int64_t moved = images * (channels * _product(before, n) + filters * _product(after, n) * (1 + others)) + numbers
     shape = f"{images}x{channels}x{_dims(before, n)} -> {filters}x{_dims(after, n)}, {taps} taps"
     return shape + (f", {groups} groups" if groups > 1 else "") + more, flop, w * moved
 
@@ -135,7 +143,7 @@ cdef tuple _images(int64_t images, int64_t channels, const int64_t *before, int6
 cdef tuple _conv(const nn_conv_args *a, int64_t w):
     cdef int64_t points = a.N * _product(a.grid, 3), numbers = a.groups * a.C * a.K * a.n_taps
     return _images(a.N, a.C * a.groups, a.extent, a.K * a.groups, a.grid, 3, str(a.n_taps), a.groups, 2 * points * numbers, numbers,
-                   w, _epilogue(&a.epilogue))
+                   w, _epilogue(&a.epilogue), _others(&a.epilogue))
 
 
 cdef tuple _conv_weight(const nn_conv_weight_args *a, int64_t w):
@@ -147,14 +155,14 @@ cdef tuple _conv_weight(const nn_conv_weight_args *a, int64_t w):
 cdef tuple _winograd(const nn_winograd_args *a, int64_t w):
     cdef int64_t points = a.N * _product(a.out, 2), numbers = a.groups * a.C * a.K * 9
     return _images(a.N, a.C * a.groups, a.extent, a.K * a.groups, a.out, 2, "9", a.groups, 2 * points * numbers, numbers, w,
-                   f", F({a.m}x{a.m})" + _epilogue(&a.epilogue))
+                   f", F({a.m}x{a.m})" + _epilogue(&a.epilogue), _others(&a.epilogue))
 
 
 cdef tuple _depthwise(const nn_depthwise_args *a, int64_t w):
     cdef int64_t taps = _product(a.kernel, 3), numbers = a.groups * a.C * a.K * taps
     cdef int64_t points = a.N * (_product(a.extent, 3) if a.transposed else _product(a.out, 3))
     return _images(a.N, a.C * a.groups, a.extent, a.K * a.groups, a.out, 3, str(taps), a.groups, 2 * points * numbers, numbers, w,
-                   _epilogue(&a.epilogue))
+                   _epilogue(&a.epilogue), _others(&a.epilogue))
 
 
 cdef tuple _conv_pack(const nn_conv_pack_args *a, int64_t w):
@@ -180,10 +188,10 @@ cdef tuple _rnn(const nn_rnn_args *a, int64_t w):
 
 cdef tuple _norm(const nn_norm_args *a, int64_t w, bint back):
     cdef int64_t n = a.N * a.P * a.C
-    shape = f"{a.N}x{a.P}x{a.C}, {a.N * a.G} groups" + ACTIVATIONS[a.act]
+    shape = f"{a.N}x{a.P}x{a.C}, {a.N * a.G} groups" + (" + add" if a.add != NULL else "") + (" + relu" if a.relu else "")
     if back:
         return shape, 8 * n, w * n * (3 if a.dx != NULL else 2)
-    return shape, n * (2 if a.fixed else 5), 2 * w * n
+    return shape, n * (2 if a.fixed else 5), w * n * (3 if a.add != NULL else 2)
 
 
 cdef tuple _lrn(const nn_lrn_args *a, int64_t w):

@@ -46,6 +46,7 @@ cdef class Step:
     cdef readonly Bytes args
     cdef readonly object prepare  # what is set anew before each replay, or None
     cdef readonly list streams    # of (generator, its seed and stream)
+    cdef readonly object index    # what the indices are that it checks, or None
     cdef public list reads        # blocks
 
 
@@ -70,7 +71,7 @@ def understand(Recorder r):
             at += 1
         live = [x for x in live if (<Block>x).freed < 0 or (<Block>x).freed > i]
         s = Step.__new__(Step)
-        s.call, s.prepare, s.streams = c, prepare.get(i), []
+        s.call, s.prepare, s.streams, s.index = c, prepare.get(i), [], r.indices.get(i)
         s.args = _words(c.args, live, ranges, held, starts)
         if c.kernel in SEED_AT:
             pair = _pair(c.args, SEED_AT[c.kernel])
@@ -78,6 +79,15 @@ def understand(Recorder r):
                 s.streams.append((streams[pair], pair))
         steps.append(s)
     return steps
+
+
+def edited(Step s, bytes data, list words):
+    """The step with other arguments."""
+    cdef Step e = Step.__new__(Step)
+    e.call, e.prepare, e.streams, e.index = s.call, s.prepare, s.streams, s.index
+    e.args = Bytes.__new__(Bytes)
+    e.args.data, e.args.words = data, words
+    return e
 
 
 cpdef long _made(Block b):
@@ -290,12 +300,12 @@ cdef class Plan:
                 prepare.append((i, <size_t>at, s.prepare))
             for generator, pair in s.streams:
                 streams.setdefault((id(generator), pair), []).append((i, <size_t>at + <size_t>SEED_AT[s.call.kernel]))
-            if i in r.indices:
+            if s.index is not None:
                 # indices that are arguments are checked before anything is done, computed ones as they are there
                 if any((<Word>x).block is not None and offset == INDEX_X for offset, x in s.args.words):
-                    late.append((i + 1, (<size_t>at, r.indices[i])))
+                    late.append((i + 1, (<size_t>at, s.index)))
                 else:
-                    self.early.append((<size_t>at, r.indices[i]))
+                    self.early.append((<size_t>at, s.index))
             at = self._write(s.args, at)
         taken, first = [], 0
         for generator, seed, stream in r.streams:  # in the order in which they were taken

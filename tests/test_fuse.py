@@ -1,0 +1,366 @@
+"""Fused kernels: what is fused, that nothing changes a bit, and what must not be fused."""
+
+import numpy as np
+import pytest
+
+import nncore
+from nncore import nn, no_grad, optim
+from nncore._core import fuse, runtime
+from nncore.nn import functional as F
+
+from . import shapes
+from .test_compile import agree, bits, classes, randn
+
+CALLS = 4
+PRODUCTS = ("gemm", "conv", "winograd", "depthwise")
+
+
+def kernels(run):
+    """Names of the kernels that a replay runs, packs and casts left out; one name for all products."""
+    names = [runtime.KERNELS[kernel] for kernel, *_ in run.plan.work.describe()]
+    return ["product" if n in PRODUCTS else n for n in names if not n.endswith("_pack") and n != "cast"]
+
+
+def compiled(fn, *args, fused=True):
+    """The result of a replay, and the kernels that it ran."""
+    was = fuse.set_enabled(fused)
+    run = nncore.compile(fn)
+    for _ in range(CALLS):
+        result = run(*args)
+    fuse.set_enabled(was)
+    assert run.plan.replays == CALLS - 2
+    return result, kernels(run)
+
+
+def same(fn, *args, expected):
+    """Asserts that fused and unfused replays have the bits of eager execution, with 1 and 2 threads, and that the fused one
+    runs the expected kernels only."""
+    with no_grad():
+        for threads in (1, 2):
+            runtime.set_num_threads(threads)
+            runtime.set_parallel_threshold(0)
+            want = bits(fn(*args))
+            got, names = compiled(fn, *args)
+            assert names == expected, names
+            assert bits(got) == want, f"fused, {threads} threads"
+            plain, names = compiled(fn, *args, fused=False)
+            assert len(names) > len(expected)
+            assert bits(plain) == want, f"{threads} threads"
+
+
+# ---- the epilogue of products ----
+
+
+def producers(dtype):
+    """name: (layer, shape of its input), for each kernel, around the edges of tiles, vectors and blocks."""
+    NR, lanes = shapes.tile(dtype)
+    wide = shapes.KC_BYTES // dtype.itemsize + 3
+    found = {
+        "linear": (nn.Linear(wide, NR + 1), (7, wide)),
+        "linear, one row": (nn.Linear(5, 2 * NR), (1, 5)),
+        "linear, one column": (nn.Linear(3, 1), (13, 3)),
+        "linear, empty": (nn.Linear(1, lanes, bias=False), (4, 1)),
+        "conv": (nn.Conv2d(3, NR + 1, 3, padding=1), (2, 3, 5, 4)),
+        "conv, few": (nn.Conv2d(1, lanes // 2, 2), (2, 1, 9, 2 * lanes)),
+        "conv, few of a group": (nn.Conv2d(4, lanes // 2 * 2, 2, groups=2), (1, 4, 9, 2 * lanes)),
+        "conv, groups": (nn.Conv2d(6, 2 * lanes, 2, groups=2), (2, 6, 4, 5)),
+        "conv, 1x1 stride 2": (nn.Conv2d(3, NR - 1, 1, stride=2, bias=False), (2, 3, 30, 9)),
+        "conv 1d": (nn.Conv1d(2, 5, 3), (2, 2, 9)),
+        "conv 3d": (nn.Conv3d(2, 3, 2), (1, 2, 4, 3, 5)),
+        "transposed": (nn.ConvTranspose2d(3, 5, 3), (2, 3, 4, 5)),
+        "winograd": (nn.Conv2d(16, NR + 17, 3, padding=1), (2, 16, 5, 6)),
+        "winograd, groups": (nn.Conv2d(32, 32, 3, groups=2), (1, 32, 7, 8)),
+        "depthwise": (nn.Conv2d(NR + 1, NR + 1, 3, padding=1, groups=NR + 1), (2, NR + 1, 5, 6)),
+        "narrow groups": (nn.Conv2d(6, 9, 3, stride=2, groups=3), (2, 6, 7, 11)),
+    }
+    return {name: (layer.to(dtype), shape) for name, (layer, shape) in found.items()}
+
+
+UNARY = (F.relu, F.tanh, F.sigmoid, lambda x: F.leaky_relu(x, 0.2), F.relu6, F.gelu, F.silu, lambda x: x * 3.0)
+
+
+def test_activation(isa, dtype):
+    for i, (layer, shape) in enumerate(producers(dtype).values()):
+        x = randn(*shape, dtype=dtype)
+        for act in (F.relu, UNARY[i % len(UNARY)]):
+            same(lambda x: act(layer(x)), x, expected=["product"])
+
+
+def test_residual(isa, dtype):
+    """A sum with something of the result's shape, on either side, from inside and from outside; then ReLU, then more."""
+    for i, (layer, shape) in enumerate(producers(dtype).values()):
+        x = randn(*shape, dtype=dtype)
+        with no_grad():
+            other = layer(x) * 2.0
+        fns = (
+            lambda x: F.relu(layer(x) + other),
+            lambda x: other + layer(x),
+            lambda x: F.tanh(F.relu(other + layer(x))),
+            lambda x: F.relu(layer(x)) + other,
+            lambda x: F.relu(layer(x)) * other,
+        )
+        for fn in fns if i % 4 == 0 else fns[i % 4 : i % 4 + 1]:
+            same(fn, x, expected=["product"])
+
+
+def test_two_branches(isa, dtype):
+    """A shortcut that is a product, too: the later one takes the sum."""
+    a, b = nn.Conv2d(4, 9, 3, padding=1).to(dtype), nn.Conv2d(4, 9, 1).to(dtype)
+    x = randn(2, 4, 5, 6, dtype=dtype)
+    same(lambda x: F.relu(a(x) + b(x)), x, expected=["product", "product"])
+    same(lambda x: F.relu(a(x).tanh() + b(x)), x, expected=["product", "product"])
+
+
+def test_winograd_large_tiles(isa, dtype):
+    """F(4 x 4): 16 outputs at a time."""
+    nncore.set_conv_algorithm("winograd4")
+    layer, x = nn.Conv2d(5, 20, 3, padding=1).to(dtype), randn(2, 5, 9, 7, dtype=dtype)
+    with no_grad():
+        other = layer(x) * 2.0
+    same(lambda x: F.relu(layer(x) + other), x, expected=["product"])
+    same(lambda x: F.tanh(layer(x)), x, expected=["product"])
+
+
+def settled(norm, dtype):
+    """A batch normalization with statistics and parameters that are not those of a new one."""
+    rng = np.random.default_rng(5)
+    norm = norm.to(dtype).eval()
+    for t in (norm.running_mean, norm.running_var, *norm.parameters()):
+        with no_grad():
+            t.copy_(nncore.tensor(rng.uniform(0.5, 2, t.shape).astype(dtype)))
+    return norm
+
+
+def test_batch_norm_in_evaluation(isa, dtype):
+    """Into the product before it, with ReLU and a shortcut: no weight is changed, so the bits stay."""
+    for affine in (True, False):
+        for layer, shape in producers(dtype).values():
+            x = randn(*shape, dtype=dtype)
+            with no_grad():
+                other = layer(x) * 2.0
+            kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[len(shape)]
+            norm = settled(kind(other.shape[1], affine=affine), dtype)
+            same(lambda x: norm(layer(x)), x, expected=["norm", "product"])
+            same(lambda x: F.relu(norm(layer(x)) + other), x, expected=["norm", "product"])
+
+
+def test_batch_norm_follows_its_statistics():
+    """What the epilogue reads is read anew at each replay."""
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU()).eval()
+    run, x = nncore.compile(model), randn(2, 2, 5, 5)
+    for i in range(6):
+        with no_grad():
+            model[1].running_mean.add_(0.5 * i)
+            model[1].weight.mul_(1.5)
+            model[0].weight.mul_(0.5)
+            want = bits(model(x))
+        assert bits(run(x)) == want
+    assert run.plan.replays == 4 and kernels(run) == ["norm", "product"]
+
+
+# ---- training ----
+
+
+def training(net, *shape, dtype):
+    """agree for a step of a net on images; gives the compiled step."""
+
+    def make():
+        model = net().to(dtype)
+        optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step, model, optimizer
+
+    return agree(make, [(randn(*shape, dtype=dtype, seed=i), classes(shape[0], 3, seed=i)) for i in range(CALLS)])
+
+
+def ops(run):
+    """Elementwise operations that a plan still has."""
+    import ctypes
+
+    names = {v: k for k, v in runtime.OPS.items()}
+    found = [(runtime.KERNELS[kernel], at) for kernel, _, at, _ in run.plan.work.describe()]
+    return [names[ctypes.c_int.from_address(at).value] for kernel, at in found if kernel == "ewise"]
+
+
+def convnet():
+    return nn.Sequential(
+        *(nn.Conv2d(2, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU()),
+        *(nn.Conv2d(16, 17, 3, padding=1), nn.BatchNorm2d(17), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(17 * 9, 3)),
+    )
+
+
+def test_batch_norm_and_relu(isa, dtype):
+    """Forward and backward: the mask is found by the normalization, from what it reads anyway."""
+    assert ops(training(convnet, 5, 2, 6, 6, dtype=dtype)) == ["fill"]
+
+
+class Residual(nn.Module):
+    """Two blocks: one with a shortcut as it is, one with a convolution in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(2, 8, 3, padding=1)
+        self.a, self.b = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.c, self.short = nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.Conv2d(8, 12, 1, stride=2)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(n) for n in (8, 8, 8, 12, 12)])
+        self.out = nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = F.relu(self.norms[0](self.stem(x)))
+        x = F.relu(self.norms[2](self.b(F.relu(self.norms[1](self.a(x))))) + x)
+        x = F.relu(self.norms[3](self.c(x)) + self.norms[4](self.short(x)))
+        return self.out(x.mean((2, 3)))
+
+
+def test_residual_net(isa, dtype):
+    run = training(Residual, 4, 2, 6, 6, dtype=dtype)
+    assert "relu" not in ops(run)
+    model = Residual().to(dtype).eval()
+    x = randn(3, 2, 6, 6, dtype=dtype)
+    same(model, x, expected=[*["norm", "product"] * 5, "reduce", "product"])
+
+
+def lenet(act=nn.ReLU):
+    return nn.Sequential(
+        *(nn.Conv2d(1, 3, 3), act(), nn.MaxPool2d(2), nn.Conv2d(3, 5, 2), act(), nn.MaxPool2d(2, 1)),
+        *(nn.Flatten(), nn.Linear(20, 9), act(), nn.Linear(9, 3)),
+    )
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh])
+def test_activations_of_products(act, isa, dtype):
+    """Forward in the product's epilogue; backward in that of the product that made the gradient, or before the pooling that
+    handed it down (masks: a few numbers instead of an image)."""
+    left = ops(training(lambda: lenet(act), 4, 1, 10, 10, dtype=dtype))
+    masks = {nn.ReLU: "relu_backward", nn.ReLU6: "hardtanh_backward", nn.Hardtanh: "hardtanh_backward"}
+    others = {nn.Tanh: "tanh_backward", nn.Sigmoid: "sigmoid_backward", nn.LeakyReLU: "leaky_relu_backward"}
+    assert left.count((masks | others)[act]) == 2 and len(left) == 3  # those of images, and the loss's
+
+
+def test_masks_and_overlapping_windows(isa, dtype):
+    """An element that several windows hand a gradient to, padding, NaN in the image."""
+    x = np.round(np.random.default_rng(3).standard_normal((2, 3, 9, 8)) * 2).astype(dtype)
+    x[0, 1, 4, 4] = np.nan
+    g = randn(2, 3, 5, 4, dtype=dtype)
+
+    def make():
+        w = nncore.tensor(x, requires_grad=True)
+
+        def step():
+            w.grad = None
+            y = F.max_pool2d(F.relu(w), 3, 2, 1)
+            (y * g).sum().backward()
+            return y
+
+        return step, w
+
+    run = agree(make, [()] * 4)
+    assert ops(run).count("relu_backward") == 1
+    calls = [runtime.KERNELS[kernel] for kernel, *_ in run.plan.work.describe()]
+    assert calls.index("pool_backward") == len(calls) - 1  # the mask came before
+
+
+def test_gradients_that_meet(isa, dtype):
+    """x is used twice: the second gradient is added by the product that makes it, then masked."""
+
+    def make():
+        a, b, c = (nn.Linear(6, 6).to(dtype) for _ in range(3))
+        optimizer = optim.SGD([p for m in (a, b, c) for p in m.parameters()], lr=0.1)
+
+        def step(x):
+            optimizer.zero_grad()
+            h = F.relu(a(x))
+            loss = (b(h) * c(h)).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step, a, b, c, optimizer
+
+    run = agree(make, [(randn(5, 6, dtype=dtype, seed=i),) for i in range(4)])
+    assert "add" not in ops(run) and "relu_backward" not in ops(run)
+
+
+# ---- what must not be fused ----
+
+
+def test_intermediates_that_are_needed():
+    """Results that are returned, read twice, or read by backward are still written."""
+    layer, x = nn.Linear(4, 5), randn(3, 4)
+    outer = nncore.zeros(3, 5)
+
+    def returned(x):
+        z = layer(x)
+        return z, F.relu(z)
+
+    def twice(x):
+        z = layer(x)
+        return F.relu(z) + z.tanh()
+
+    def copied(x):
+        z = layer(x)
+        outer.copy_(z)
+        return F.relu(z) + outer
+
+    def view(x):
+        z = layer(x)
+        return F.relu(z[:, 1:])
+
+    def broadcast(x):
+        return layer(x) + x[:, :1]
+
+    def turned(x):
+        return layer(x) + (layer(x * 2.0)[:, :3] @ x[:, :3].T @ layer(x)).T.contiguous().T
+
+    with no_grad():
+        for fn in (returned, twice, copied, view, broadcast, turned):
+            want = bits(fn(x))
+            got, names = compiled(fn, x)
+            assert bits(got) == want, fn.__name__
+            assert "ewise" in names, fn.__name__
+
+
+def test_operands_that_change_in_between():
+    """An operand that is written between the product and the sum is read where it was."""
+    layer = nn.Linear(4, 5)
+
+    def make():
+        state = nncore.ones(3, 5)
+
+        def step(x):
+            with no_grad():
+                z = layer(x)
+                state.mul_(2.0)
+                y = z + state
+                state.add_(y)
+                return y
+
+        return step, state
+
+    agree(make, [(randn(3, 4, seed=i),) for i in range(5)])
+
+
+def test_gelu_in_training_reads_its_input():
+    def make():
+        net = nn.Sequential(nn.Linear(4, 5), nn.GELU(), nn.Linear(5, 3))
+        optimizer = optim.SGD(net.parameters(), lr=0.1)
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = net(x).square().sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step, net, optimizer
+
+    run = agree(make, [(randn(3, 4, seed=i),) for i in range(4)])
+    assert "gelu" in ops(run) and "gelu_backward" not in ops(run)

@@ -3,6 +3,7 @@
 import copy
 import gc
 import itertools
+import math
 import pickle
 import resource
 import threading
@@ -482,6 +483,29 @@ def test_weights_written_between_inferences(isa):
     nncore.manual_seed(0)
     with no_grad():
         agree(make, [(x,) for x, _ in batches(9)], between=between)
+
+
+@pytest.mark.parametrize("layer", ["direct", "winograd", "depthwise", "few", "linear"])
+def test_packing_anew_uses_the_plan_s_own_memory(isa, layer):
+    """What packing reads, besides the weight, and its scratch memory are not those of the recorded call, which are gone."""
+    model = {
+        "direct": lambda: nn.Conv2d(24, 40, (3, 2), stride=2),
+        "winograd": lambda: nn.Conv2d(24, 40, 3, padding=1),
+        "depthwise": lambda: nn.Conv2d(24, 24, 3, groups=24),
+        "few": lambda: nn.Conv2d(24, 3, 3),
+        "linear": lambda: nn.Linear(9, 70),
+    }[layer]()
+    x, infer = randn(2, 24, 11, 9, seed=1), nncore.compile(model)
+    with no_grad():
+        for seed in range(6):
+            model.weight.copy_(randn(*model.weight.shape, seed=seed))
+            for _ in range(2):
+                found = infer(x)
+                spoilt = [bytes([255] * n) for n in range(8, 512, 8) for _ in range(8)]  # reuses what was freed
+                spoilt += [nncore.full((n,), math.nan) for n in (16, 1000, 50000, 300000)]
+                assert bits(found) == bits(model(x))
+                del spoilt
+    assert infer.plan.replays == 10
 
 
 def test_training_and_inference_of_one_model():

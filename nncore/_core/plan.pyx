@@ -78,6 +78,11 @@ def understand(Recorder r):
             if pair in streams:
                 s.streams.append((streams[pair], pair))
         steps.append(s)
+    for calls in r.packs.values():
+        for i, c in enumerate(calls):
+            s = Step.__new__(Step)
+            s.call, s.args = c, _words(c.args, [], ranges, [], [])
+            calls[i] = s
     return steps
 
 
@@ -284,9 +289,9 @@ cdef class Plan:
         self.n = len(steps)
         for x in steps:
             total += self._size((<Step>x).args)
-        for calls in r.packs.values():
-            for c in calls:
-                total += (len((<Call>c).args) + LINE) & ~(LINE - 1)
+        for packing in r.packs.values():
+            for x in packing:
+                total += self._size((<Step>x).args)
         self.args = new_storage(total + <size_t>(self.n + 1) * sizeof(nn_call) + LINE)
         self.calls = <nn_call *>self.args.data
         cdef char *at = self.args.data + ((<size_t>(self.n + 1) * sizeof(nn_call) + LINE) & ~(LINE - 1))
@@ -317,13 +322,12 @@ cdef class Plan:
             self.parts.append((min(end, self.n), [p[1:] for p in prepare if start <= p[0] < end],
                                [t[1:] for t in taken if start <= t[0] < end], check))
             start = end
-        for storage, calls in r.packs.items():
-            first = <size_t>at
+        for storage, packing in r.packs.items():
             made = []
-            for c in calls:
-                memcpy(at, <const char *>(<Call>c).args, len((<Call>c).args))
-                made.append(((<Call>c).kernel, (<Call>c).dtype, <size_t>at))
-                at += (len((<Call>c).args) + LINE) & ~(LINE - 1)
+            for x in packing:
+                s = x
+                made.append((s.call.kernel, s.call.dtype, <size_t>at))
+                at = self._write(s.args, at)
             self.packs.append([storage, (<Storage>storage).version, made])
         self.written = [k for k, times in r.written.items() if times]
         self.keep.append(list(r.found.values()))
@@ -374,7 +378,7 @@ cdef class Plan:
         cdef Storage s
         cdef Bytes b
         words = set()
-        pending = [(<Step>x).args for x in self.steps]
+        pending = [(<Step>x).args for x in self.steps] + [(<Step>x).args for x in sum(self.keep[0].packs.values(), [])]
         while pending:
             b = pending.pop()
             inside = {at for at, _ in b.words}  # their memory is free, and may be somebody else's by now
@@ -393,19 +397,18 @@ cdef class Plan:
 
     def _measure(self):
         """Scratch memory for the number of threads in use."""
-        cdef int64_t i
-        cdef size_t most = 0, need
+        cdef size_t most
         self.threads = runtime.hold()
-        for i in range(self.n):
-            need = scratch_bytes(self.calls[i].kernel, self.calls[i].dtype, <size_t>self.calls[i].args)
-            if need > most:
-                most = need
+        calls = [(self.calls[i].kernel, self.calls[i].dtype, <size_t>self.calls[i].args) for i in range(self.n)]
+        for _, _, packing in self.packs:
+            calls += packing
+        most = max([scratch_bytes(*call) for call in calls], default=0)
         if self.scratch is None or most > self.scratch_bytes:
             self.scratch = new_storage(max(most, LINE))
             self.scratch_bytes = most
-        for i in range(self.n):
-            if runtime.scratch_field(self.calls[i].kernel):
-                (<void **>(<char *>self.calls[i].args + runtime.scratch_field(self.calls[i].kernel)))[0] = self.scratch.data
+        for kernel, _, at in calls:
+            if runtime.scratch_field(kernel):
+                (<void **>(<size_t>at + runtime.scratch_field(kernel)))[0] = self.scratch.data
 
     def tensor(self, Block block, TensorBase like):
         """A tensor like `like`, which lies in the block, on the plan's memory."""
@@ -439,6 +442,8 @@ cdef class Plan:
             s = pack[0]
             if s.version != <long>pack[1]:
                 for kernel, dtype, to in pack[2]:
+                    while runtime.hold() != self.threads:
+                        self._measure()
                     runtime.run(kernel, dtype, <const void *>to)
                 pack[1] = s.version
         witness = runtime.witnessing()

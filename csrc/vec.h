@@ -11,7 +11,10 @@
  *   vlt vle vgt vge veq vnan  -> vmask;  vsel(m,a,b) = m ? a : b;  vmand vmor vmnot;  vany(m): whether any lane is set
  *   vrint                   to nearest, ties to even, for |x| < 2^22 (f32) or 2^51 (f64)
  *   vscalb(x,n)             x * 2^n, n integral-valued; saturates to inf and to 0 as the product would
+ *   vexp2i(n)               2^n, n integral-valued, -REAL_BIAS <= n <= REAL_BIAS; 0 at the lower end
+ *   vpick(table, i)         table[i % 16], where a register holds 16 numbers (AVX-512, f32); not defined elsewhere
  *   vabs vneg vcopysign vsqrt
+ *   vmul32(a,b)             products of the low 32 bits of each 64, in full
  */
 #ifndef NN_VEC_H
 #define NN_VEC_H
@@ -54,6 +57,7 @@ NN_INLINE int64_t min_i(int64_t a, int64_t b) { return a < b ? a : b; }
 typedef real vec __attribute__((vector_size(VBYTES)));
 typedef real vec_u __attribute__((vector_size(VBYTES), aligned(1), may_alias));
 typedef ireal vint __attribute__((vector_size(VBYTES)));
+typedef uint64_t vu64 __attribute__((vector_size(VBYTES)));
 
 NN_INLINE vec vload(const real *p) { return *(const vec_u *)p; }
 NN_INLINE void vstore(real *p, vec v) { *(vec_u *)p = v; }
@@ -61,11 +65,13 @@ NN_INLINE vec vset1(real x) { return x - (vec){0}; } /* x - 0 keeps -0, NaN and 
 NN_INLINE vec vzero(void) { return (vec){0}; }
 NN_INLINE vec vabs(vec x) { return (vec)((vint)x & ~(vint)vset1(R(-0.0))); }
 NN_INLINE vec vneg(vec x) { return (vec)((vint)x ^ (vint)vset1(R(-0.0))); }
+#ifndef NN_ISA_AVX512
 NN_INLINE vec vcopysign(vec mag, vec sign)
 {
     vint s = (vint)vset1(R(-0.0));
     return (vec)(((vint)mag & ~s) | ((vint)sign & s));
 }
+#endif
 
 #if defined(NN_ISA_AVX512) || defined(NN_ISA_AVX2)
 #include <immintrin.h>
@@ -102,8 +108,17 @@ NN_INLINE vmask vmor(vmask a, vmask b) { return a | b; }
 NN_INLINE vmask vmnot(vmask a) { return (vmask)~a; }
 NN_INLINE vec vsel(vmask m, vec a, vec b) { return NN_X(_mm512_mask_blend)(m, b, a); }
 NN_INLINE vec vrint(vec x) { return NN_X(_mm512_roundscale)(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+NN_INLINE vec vcopysign(vec mag, vec sign) /* ternary logic: bit of the first ? of the second : of the third */
+{
+    return (vec)_mm512_ternarylogic_epi64((__m512i)vset1(R(-0.0)), (__m512i)sign, (__m512i)mag, 0xca);
+}
 NN_INLINE vec vscalb(vec x, vec n) { return NN_X(_mm512_scalef)(x, n); }
+NN_INLINE vec vexp2i(vec n) { return vscalb(vset1(R(1.0)), n); }
+#ifndef NN_F64
+#define vpick(table, i) _mm512_permutexvar_ps((__m512i)(i), vload(table))
+#endif
 NN_INLINE vec vsqrt(vec x) { return NN_X(_mm512_sqrt)(x); }
+NN_INLINE vu64 vmul32(vu64 a, vu64 b) { return (vu64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
 
 #elif defined(NN_ISA_AVX2)
 
@@ -139,6 +154,7 @@ NN_INLINE vmask vmnot(vmask a) { return ~a; }
 NN_INLINE vec vsel(vmask m, vec a, vec b) { return NN_X(_mm256_blendv)(b, a, (vec)m); }
 NN_INLINE vec vrint(vec x) { return NN_X(_mm256_round)(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 NN_INLINE vec vsqrt(vec x) { return NN_X(_mm256_sqrt)(x); }
+NN_INLINE vu64 vmul32(vu64 a, vu64 b) { return (vu64)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
 
 #else
 
@@ -177,6 +193,12 @@ NN_INLINE vec vsqrt(vec x)
     for (int64_t i = 0; i < LANES; i++) x[i] = (real)__builtin_sqrt(x[i]);
     return x;
 }
+#ifdef __SSE2__
+#include <emmintrin.h>
+NN_INLINE vu64 vmul32(vu64 a, vu64 b) { return (vu64)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+#else
+NN_INLINE vu64 vmul32(vu64 a, vu64 b) { return (a & 0xffffffff) * (b & 0xffffffff); }
+#endif
 
 #endif
 

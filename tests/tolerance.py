@@ -52,7 +52,7 @@ def same_bits(actual, expected, what=""):
 
 # what csrc/kernels/vmath.inc promises, for the scalars s and t
 ULP = {"exp": 1.0, "log": 1.0, "tanh": 1.5, "sigmoid": 2.0, "elu": 1.5, "softplus": 2.0, "log_sigmoid": 2.0,
-       "gelu": 5.0, "silu": 3.0, "mish": 4.0, "tanhshrink": 4.0}  # fmt: skip
+       "gelu": 5.0, "silu": 3.0, "mish": 5.0, "tanhshrink": 4.0}  # fmt: skip
 ULP64 = {"gelu": 7.0}  # where float64 is held to another bound
 ULP_SCALARS = {"elu": (1.0, 1.0), "softplus": (1.0, np.inf)}
 _v, _logs = reference._gelu_tanh_argument, reference._logs

@@ -30,6 +30,11 @@
 #define NN_PACK_B_MIN_M 48
 /* A is read in place while fewer than this many columns of B pass over it. */
 #define NN_PACK_A_MIN_N 192
+/* Neither is packed (but to be transposed) where it spans so little that it stays in L1. */
+#define NN_IN_PLACE_BYTES (16 << 10)
+/* Columns of B up to which the vectors run along the rows of A: where these must be transposed, and where they are columns. */
+#define NN_NARROW 3
+#define NN_NARROW_T NN_MR
 
 /* Rows of B that are at least so many elements apart are far from each other; so many of them are read together. */
 #define NN_FAR_ROWS (16384 / (int64_t)sizeof(real))
@@ -123,8 +128,8 @@
 #define NN_GATHER_COLUMNS 1024
 /* Groups of random numbers (or of dropout's decisions) per chunk; one thread's time per number, in ns. */
 #define NN_RANDOM_CHUNK 256
-#define NN_RANDOM_NS 2.5
-#define NN_DROPOUT_NS 2.0
+#define NN_RANDOM_NS 0.8
+#define NN_DROPOUT_NS 0.3
 
 /* ---- normalization: `make bench-kernels ONLY=norm` ---- */
 

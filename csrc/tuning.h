@@ -123,7 +123,7 @@
 #define NN_SUM_PIECE 65536
 #define NN_SUM_ROWS 64
 #define NN_SUM_ROW_PIECE 4096
-#define NN_SUM_COLUMNS 8
+#define NN_SUM_COLUMNS 32
 /* Columns that one chunk of a scatter writes, for all indices. */
 #define NN_GATHER_COLUMNS 1024
 /* Groups of random numbers (or of dropout's decisions) per chunk; one thread's time per number, in ns. */

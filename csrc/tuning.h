@@ -35,6 +35,10 @@
 /* Columns of B up to which the vectors run along the rows of A: where these must be transposed, and where they are columns. */
 #define NN_NARROW 3
 #define NN_NARROW_T NN_MR
+/* Up to a panel of rows is transposed instead of B where B has so many columns for each of them, between these depths. */
+#define NN_FLAT 2
+#define NN_FLAT_MIN_K 128
+#define NN_FLAT_MAX_K 2048
 
 /* Rows of B that are at least so many elements apart are far from each other; so many of them are read together. */
 #define NN_FAR_ROWS (16384 / (int64_t)sizeof(real))

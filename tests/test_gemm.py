@@ -61,6 +61,25 @@ def test_every_edge_of_the_blocks(isa, dtype, rng):
         tolerance.close(product(np.asfortranarray(a), np.asfortranarray(b)), y, bound, f"{m}x{n}x{k} transposed")
 
 
+def test_turned(isa, dtype, rng):
+    """Few columns, and few rows of a deep product, where vectors run along the rows of A: the bits of a row alone."""
+    NR, lanes = shapes.tile(dtype)
+    MR, KC, act = shapes.MR, shapes.KC_BYTES // dtype.itemsize, ACTIVATIONS["tanh"][0]
+    sizes = [(m, n, k) for m in (lanes, NR - 1, 2 * NR + lanes) for n in (1, MR // 2, MR, MR + 1) for k in (3, KC + 3)]
+    sizes += [(m, 2 * m + d, k) for m in (lanes, NR) for d in (0, 1) for k in (128, 300)]
+    for m, n, k in sizes:
+        a, b = matrices(rng, m, n, k, dtype)
+        y, magnitude = reference.matmul(a, b)
+        bound = tolerance.gemm(k, magnitude, dtype)
+        for x in (a, np.asfortranarray(a)):
+            for z in (b, np.asfortranarray(b)):
+                got = product(x, z)
+                tolerance.close(got, y, bound, f"{m}x{n}x{k} {x.strides} {z.strides}")
+                tolerance.same_bits(got[-1:], product(x[-1:], z), f"the last row of {m}x{n}x{k}")
+        w, bias = np.ascontiguousarray(b.T), rng.standard_normal(n).astype(dtype)
+        tolerance.same_bits(linear(a, w, bias, act)[-1:], linear(a[-1:], w, bias, act), f"linear {m}x{n}x{k}")
+
+
 def test_layouts(isa, dtype, rng):
     """Any strides of the operands, also 0 and negative, give the bits of row-major ones; inputs stay as they are."""
     NR, _ = shapes.tile(dtype)

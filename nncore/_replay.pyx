@@ -291,8 +291,10 @@ cdef class Family:
             root.release()
 
     def join(self, objects):
-        """From now on one family with all others that have one of these."""
+        """From now on one family with all others that have one of these, when those of them that run have ended. Nobody waits
+        in a circle: of two families that meet, the second to come finds that they are one already."""
         cdef Family root, other
+        met = []
         with _guard:
             root = self.root()
             for o in objects:
@@ -300,7 +302,11 @@ cdef class Family:
                 other = (<Family>_members.get(o, root)).root()
                 if other is not root:
                     other.joined = root
+                    met.append(other)
                 _members[o] = root
+        for other in met if recorder() is None else ():  # within a recording, its own would be waited for
+            other.acquire()
+            other.release()
 
 
 # ---- plans ----

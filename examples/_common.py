@@ -50,5 +50,5 @@ def draw(args, plot, size=(6, 4)):
     args.figures.mkdir(parents=True, exist_ok=True)
     file = io.BytesIO()
     figure.savefig(file)
-    image = Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE)  # half the size
+    image = Image.open(file).convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE)  # half the size
     image.save(args.figures / f"{args.name}.png", optimize=True)

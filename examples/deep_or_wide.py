@@ -113,7 +113,7 @@ def main(argv=None):
             with nncore.no_grad():
                 p = net(plane.reshape(-1, 2)).softmax(-1).numpy()[:, 1].reshape(100, 100)
             axes.imshow(p, extent=(-1.1, 1.1, -1.1, 1.1), origin="lower", cmap="coolwarm", vmin=0, vmax=1)
-            axes.scatter(*spiral[0][::4].T, s=1, c=spiral[1][::4], cmap="gray")
+            axes.scatter(*spiral[0][:400].T, s=0.5, c=spiral[1][:400], cmap="gray")
             axes.set(title=f"depth {depth}", xticks=[], yticks=[])
 
     draw(args, plot, (8, 2.3))

@@ -1,25 +1,25 @@
 """Optimizers on one loss surface: Rosenbrock's valley.
 
-f(x, y) = (1 - x)^2 + 100 (y - x^2)^2 has its minimum, 0, at (1, 1), at the end of a narrow curved valley with a flat
-floor: the slope across is up to thousands of times that along. Plain gradient descent must take steps small enough for
+f(x, y) = (1 - x)^2 + 10 (y - x^2)^2 has its minimum, 0, at (1, 1), at the end of a narrow curved valley with a flat
+floor: it bends up to hundreds of times more across than along. Plain gradient descent must take steps small enough for
 the walls, and creeps; momentum gathers speed along the floor (Polyak, 1964; Nesterov, 1983); the adaptive methods scale
 each coordinate by its own gradients; L-BFGS learns the curvature (Liu, Nocedal, 1989).
 
-Each starts at (-1.5, 2), with that of the learning rates 1, 1/2, 1/5, 1/10, ... that ends lowest and never rises above
+Each starts at (-1.5, -0.5), with that of the learning rates 1, 1/2, 1/5, 1/10, ... that ends lowest and never rises above
 the start: a leap out of the valley may land anywhere. Printed: the rate, the value after all steps, and the first step
 with f < 1e-4, if any. Drawn: the paths, and the values by step.
 
     python examples/optimizers.py
 
 Expected (python examples/optimizers.py):
-    SGD     : lr  0.001, f 2.8e+00
-    momentum: lr 0.0005, f 5.6e-03
-    Nesterov: lr 0.0005, f 5.9e-03
-    Adagrad : lr    0.1, f 2.3e+00
-    RMSprop : lr  0.005, f 5.9e-02
-    Rprop   : lr    0.1, f 5.7e-03
-    Adam    : lr    0.1, f 6.6e-07 | below 1e-04 after  765 steps
-    L-BFGS  : lr      1, f 1.9e-10 | below 1e-04 after   37 steps
+    SGD     : lr   0.01, f 1.9e-03
+    momentum: lr  0.005, f 3.7e-12 | below 1e-04 after  176 steps
+    Nesterov: lr   0.01, f 5.2e-24 | below 1e-04 after   66 steps
+    Adagrad : lr      1, f 2.0e-03
+    RMSprop : lr   0.05, f 6.3e-04
+    Rprop   : lr   0.05, f 4.0e-10 | below 1e-04 after  203 steps
+    Adam    : lr      1, f 7.3e-22 | below 1e-04 after  124 steps
+    L-BFGS  : lr      1, f 3.4e-13 | below 1e-04 after   16 steps
 """
 
 import math
@@ -41,12 +41,12 @@ METHODS = {
     "L-BFGS": lambda p, lr: optim.LBFGS(p, lr=lr, max_iter=1, max_eval=25, line_search_fn="strong_wolfe"),
 }
 RATES = [m * 10.0**e for e in (0, -1, -2, -3, -4) for m in (1, 0.5, 0.2)]
-START, GOAL = (-1.5, 2.0), 1e-4
+START, GOAL = (-1.5, -0.5), 1e-4
 
 
 def f(p):
     x, y = p[0], p[1]
-    return (1 - x) ** 2 + 100 * (y - x**2) ** 2
+    return (1 - x) ** 2 + 10 * (y - x**2) ** 2
 
 
 def descend(make, lr, steps):
@@ -77,7 +77,7 @@ def descend(make, lr, steps):
 
 def main(argv=None):
     args = arguments(__file__, __doc__, argv)
-    steps, rates = (20, RATES[9:12]) if args.quick else (1000, RATES)
+    steps, rates = (20, RATES[9:12]) if args.quick else (500, RATES)
     result, runs = {}, {}
     for name, make in METHODS.items():
         tried = [(lr, *descend(make, lr, steps)) for lr in ([1.0] if name == "L-BFGS" else rates)]
@@ -90,13 +90,13 @@ def main(argv=None):
 
     def plot(figure):
         left, right = figure.subplots(1, 2)
-        x, y = np.meshgrid(np.linspace(-2, 1.6, 120), np.linspace(-0.7, 3, 120))
+        x, y = np.meshgrid(np.linspace(-2, 2.3, 120), np.linspace(-1, 4, 120))
         left.contour(x, y, np.log10(f((x, y)) + 1e-3), levels=12, cmap="Greys", linewidths=0.5)
         for name, (path, values) in runs.items():
             left.plot(*path.T, linewidth=1, label=name)
             right.loglog(range(1, steps + 2), np.maximum(values, 1e-16), linewidth=1)
         left.plot(1, 1, "k*")
-        left.set(xlim=(-2, 1.6), ylim=(-0.7, 3))
+        left.set(xlim=(-2, 2.3), ylim=(-1, 4))
         left.legend(fontsize=7)
         right.set(xlabel="step", ylabel="f", ylim=(1e-16, 1e3))
 

@@ -494,7 +494,7 @@ def _parser():
     )
     p.add_argument("--activation", choices=tuple(ACTIVATIONS), default="relu", help="default: relu")
     p.add_argument("--dropout", type=float, default=0.0, metavar="P", help="after each hidden layer (default: 0)")
-    p.add_argument("--optimizer", choices=tuple(train.OPTIMIZERS), default="adam", help="default: adam")
+    p.add_argument("--optimizer", choices=tuple(LEARNING_RATES), default="adam", help="default: adam")
     p.add_argument("--lr", type=float, help="learning rate (default: 0.001; sgd 0.02)")
     p.add_argument("--momentum", type=float, help="of sgd (default: 0.9)")
     p.add_argument("--weight-decay", type=float, help="default: the optimizer's")

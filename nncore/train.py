@@ -19,28 +19,45 @@ import time
 import numpy as np
 
 from nncore import optim
+from nncore._callbacks import (
+    Callback,
+    Callbacks,
+    EarlyStopping,
+    LearningRateSchedule,
+    MaxNorm,
+    ModelCheckpoint,
+)
 from nncore._grad import enable_grad, no_grad
-from nncore._model_file import NetworkSpec, TrainedModel, load_model, save_model
-from nncore._ops._check import FLOAT32, as_tensor, integer, one_of
+from nncore._model_file import NetworkSpec, TrainedModel, load_model, load_weights, save_model, save_weights
+from nncore._ops._check import FLOAT32, as_tensor, integer, number, one_of
 from nncore._ops.reduction import argmax
 from nncore._ops.shape import cat, reshape
+from nncore._plan import compile as compiled
 from nncore._random import default_generator
 from nncore._tensor import Tensor
-from nncore.data import batches
+from nncore.data import DataLoader, Dataset, TensorDataset
 from nncore.nn import functional as F
 from nncore.nn.loss import MSELoss
 from nncore.nn.module import Module
+from nncore.nn.utils import clip_grad_norm_, clip_grad_value_
 
 __all__ = [
+    "Callback",
+    "EarlyStopping",
     "History",
+    "LearningRateSchedule",
+    "MaxNorm",
+    "ModelCheckpoint",
     "NetworkSpec",
     "TrainedModel",
     "evaluate",
     "fit",
     "load_model",
+    "load_weights",
     "make_optimizer",
     "predict",
     "save_model",
+    "save_weights",
 ]
 
 EVALUATION_BATCH = 1024  # samples per forward pass where no gradient is needed; results do not depend on it
@@ -119,14 +136,18 @@ def _numbers(output, target):
 
 
 METRICS = {"accuracy": accuracy, "mae": mae, "r2": r2}
-OPTIMIZERS = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
+OPTIMIZERS = {
+    name.lower(): kind
+    for name, kind in vars(optim).items()
+    if isinstance(kind, type) and issubclass(kind, optim.Optimizer) and kind is not optim.Optimizer
+}
 
 
 def make_optimizer(name, params, **options):
     """An optimizer by name.
 
     Args:
-        name: 'adam', 'adamw' or 'sgd'.
+        name: 'adam', 'sgd', 'rmsprop', ...: a class of `nncore.optim`, in lower case.
         params: what the optimizer's class takes.
         **options: its other arguments; those that are None keep their defaults.
 
@@ -195,6 +216,25 @@ def _pair(model, x, y, loss, x_name="x", y_name="y"):
     return x, t
 
 
+def _loader(model, x, y, loss, batch_size, shuffle=False, names=("x", "y")):
+    """Batches (x, y): the loader given, or one over a data set or arrays."""
+    if not isinstance(x, DataLoader | Dataset):
+        if y is None:
+            raise TypeError(f"{names[1]}: expected targets, unless {names[0]} is a DataLoader or a Dataset")
+        return DataLoader(TensorDataset(*_pair(model, x, y, loss, *names)), batch_size, shuffle)
+    if y is not None:
+        raise TypeError(f"{names[1]}: expected None beside a {type(x).__name__}, which gives pairs")
+    return x if isinstance(x, DataLoader) else DataLoader(x, batch_size, shuffle)
+
+
+def _pairs(model, loader, loss):
+    """The loader's batches as `_pair` gives them."""
+    for batch in loader:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise TypeError(f"x: expected a loader of pairs (x, y), got {type(batch).__name__} from it")
+        yield _pair(model, *batch, loss)
+
+
 def _module(model):
     if not isinstance(model, Module):
         raise TypeError(f"model: expected a Module, got {type(model).__name__}")
@@ -228,8 +268,9 @@ def predict(model, x, batch_size=EVALUATION_BATCH):
 
     Args:
         model: Module.
-        x: samples, array or Tensor [N, ...]; arrays are converted to the model's dtype.
-        batch_size: samples per forward pass, or None for all at once.
+        x: samples, array or Tensor [N, ...]; arrays are converted to the model's dtype. Or a DataLoader, of samples or
+            of tuples whose first field they are.
+        batch_size: samples per forward pass, or None for all at once; a DataLoader has its own.
 
     Returns:
         Tensor [N, ...] of outputs.
@@ -242,24 +283,30 @@ def predict(model, x, batch_size=EVALUATION_BATCH):
     >>> predict(nn.Linear(3, 2), nncore.zeros(5, 3)).shape
     (5, 2)
     """
-    x = _inputs(_module(model), x, "x")
+    _module(model)
+    if not isinstance(x, DataLoader):
+        x = DataLoader(TensorDataset(_inputs(model, x, "x")), batch_size)
     with _mode(model, False), no_grad():
-        return cat([model(xb) for (xb,) in batches(x, batch_size=batch_size)])
+        return cat([model(_inputs(model, b[0] if isinstance(b, tuple | list) else b, "x")) for b in x])
 
 
-def _evaluate(model, x, y, loss, metrics, batch_size):
-    output = predict(model, x, batch_size)
-    with no_grad():
-        logs = {"loss": _number(loss(output, y), "loss")}
-        return logs | {name: _number(metric(output, y), name) for name, metric in metrics.items()}
+def _evaluate(model, loader, loss, metrics):
+    outputs, targets = [], []
+    with _mode(model, False), no_grad():
+        for xb, yb in _pairs(model, loader, loss):
+            outputs.append(model(xb))
+            targets.append(yb)
+        output, target = cat(outputs), cat(targets)
+        logs = {"loss": _number(loss(output, target), "loss")}
+        return logs | {name: _number(metric(output, target), name) for name, metric in metrics.items()}
 
 
-def evaluate(model, x, y, *, loss="cross_entropy", metrics=(), batch_size=EVALUATION_BATCH):
+def evaluate(model, x, y=None, *, loss="cross_entropy", metrics=(), batch_size=EVALUATION_BATCH):
     """Loss and metrics over a data set, in evaluation mode and without a graph.
 
     Args:
         model: Module.
-        x, y: samples and targets, arrays or Tensors [N, ...].
+        x, y: samples and targets, arrays or Tensors [N, ...]; or x a DataLoader or Dataset of pairs.
         loss, metrics: as `fit`'s.
         batch_size: samples per forward pass, or None; the figures do not depend on it.
 
@@ -275,8 +322,7 @@ def evaluate(model, x, y, *, loss="cross_entropy", metrics=(), batch_size=EVALUA
     {'loss': 2.0, 'mae': 1.0}
     """
     loss, metrics = _resolve_loss(loss), _resolve_metrics(metrics)
-    x, y = _pair(_module(model), x, y, loss)
-    return _evaluate(model, x, y, loss, metrics, batch_size)
+    return _evaluate(model, _loader(_module(model), x, y, loss, batch_size), loss, metrics)
 
 
 # ---- training ----
@@ -288,10 +334,16 @@ class History(dict):
     `loss`, each metric, `samples_per_second`; with validation data `val_loss` and `val_<metric>`; with statistics, for
     each parameter, `<parameter>/mean`, `/std`, `/norm` and `/grad_mean`, `/grad_std`, `/grad_norm`.
 
+    Attributes:
+        stopped: why training ended: 'epochs', 'max_steps', 'max_seconds', 'target_loss', 'min_change' or 'callback'.
+        steps: steps of the optimizer.
+
     >>> h = History(); h.append({"loss": 2.0}); h.append({"loss": 1.0})
     >>> h["loss"], h.epochs, h.last()
     ([2.0, 1.0], 2, {'loss': 1.0})
     """
+
+    stopped, steps = None, 0
 
     def append(self, logs):
         """Adds an epoch's values."""
@@ -321,28 +373,15 @@ def _statistics(model):
     return found
 
 
-def _diverged(value, epoch, batch, x, y):
+def _diverged(value, epoch, batch, dataset, xb, yb):
     """The error for a loss that is no finite number, with its likeliest cause."""
     where = f"epoch {epoch + 1}, batch {batch + 1}: the loss is {value:g}"
-    for name, t in (("x", x), ("y", y)):
-        finite = np.isfinite(t.numpy()).reshape(t.shape[0], -1).all(1)
+    arrays, of = (dataset.tensors, "") if isinstance(dataset, TensorDataset) else ((xb, yb), " of the batch")
+    for name, t in zip(("x", "y"), arrays):
+        finite = np.isfinite(np.asarray(t)).reshape(t.shape[0], -1).all(1)
         if not finite.all():
-            return ValueError(f"{where}; {name}: NaN or infinite values in sample {int(np.argmin(finite))}")
+            return ValueError(f"{where}; {name}: NaN or infinite values in sample {int(np.argmin(finite))}{of}")
     return FloatingPointError(f"{where}: training diverged; lower lr, or scale x and y to mean 0 and std 1")
-
-
-def _hooks(callbacks):
-    """(functions for the end of an epoch, functions for the end of a batch)."""
-    epoch_end, batch_end = [], []
-    for c in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
-        at_epoch, at_batch = getattr(c, "on_epoch_end", None), getattr(c, "on_batch_end", None)
-        if at_epoch is None and at_batch is None:
-            if not callable(c):
-                raise TypeError(f"callbacks: expected functions or objects with on_epoch_end, got {type(c).__name__}")
-            at_epoch = c
-        epoch_end += [at_epoch] if at_epoch is not None else []
-        batch_end += [at_batch] if at_batch is not None else []
-    return epoch_end, batch_end
 
 
 class _Bar:
@@ -353,7 +392,7 @@ class _Bar:
         if wanted:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit="batch", leave=False)
+            self._bar = tqdm(total=None if total == math.inf else total, unit="batch", leave=False)
             self.step = self._bar.update
 
     def step(self):
@@ -368,10 +407,50 @@ class _Bar:
             self._bar.close()
 
 
+def _split(model, x, y, loss, share):
+    """(x, y) without their last samples, and these."""
+    if isinstance(x, DataLoader | Dataset):
+        raise TypeError(f"validation_split: only for arrays, not for a {type(x).__name__}: split it with random_split")
+    x, y = _pair(model, x, y, loss)
+    n = x.shape[0]
+    if n < 2:
+        raise ValueError("validation_split: one sample cannot be split")
+    at = n - min(max(1, round(n * share)), n - 1)
+    return (x[:at], y[:at]), (x[at:], y[at:])
+
+
+def _make_step(model, optimizer, loss, penalty, clip_norm, clip_value, seen):
+    """A function of a batch: gradients, and one step of the optimizer. It returns what `seen` made of the loss, and the
+    outputs, of the first evaluation (L-BFGS has several)."""
+
+    def step(xb, yb):
+        first = []
+
+        def closure():
+            optimizer.zero_grad()
+            output = model(xb)
+            value = loss(output, yb)
+            if penalty is not None:
+                value = value + penalty(model)
+            if not first:
+                first.extend((seen(value), output.detach()))
+            value.backward()
+            if clip_norm is not None:
+                clip_grad_norm_(model.parameters(), clip_norm)
+            if clip_value is not None:
+                clip_grad_value_(model.parameters(), clip_value)
+            return value
+
+        optimizer.step(closure)
+        return tuple(first)
+
+    return step
+
+
 def fit(
     model,
     x,
-    y,
+    y=None,
     *,
     loss="cross_entropy",
     optimizer="adam",
@@ -379,14 +458,26 @@ def fit(
     epochs=1,
     batch_size=32,
     validation_data=None,
+    validation_split=0.0,
     metrics=(),
     seed=None,
     shuffle=True,
     callbacks=(),
+    penalty=None,
+    clip_norm=None,
+    clip_value=None,
+    max_steps=None,
+    max_seconds=None,
+    target_loss=None,
+    min_change=None,
     statistics=False,
     progress=False,
+    compile=False,
 ):
-    """Trains a model: for each batch, gradients of the loss and one step of the optimizer.
+    """Trains a model by gradient descent: for each batch, gradients of the loss and one step of the optimizer.
+
+    batch_size=None takes all samples for each step (batch gradient descent), 1 a single one (stochastic gradient
+    descent: Robbins, Monro, 1951), a number between them a mini-batch.
 
     The same seed and the same initial parameters give the same numbers, on any number of threads. The model trains in
     training mode and is validated in evaluation mode; afterwards each module is back in its own mode, and gradients
@@ -394,29 +485,42 @@ def fit(
 
     Args:
         model: Module.
-        x: samples, array or Tensor [N, ...]; arrays are converted to the model's dtype, once.
+        x: samples, array or Tensor [N, ...]; arrays are converted to the model's dtype, once. Or a
+            `nncore.data.DataLoader` or Dataset of pairs (x, y).
         y: targets, array or Tensor [N, ...]: int64 classes for 'cross_entropy', numbers for 'mse' ([N] serves for
             outputs [N, 1]).
         loss: 'cross_entropy', 'mse', or a module or function (output, target) -> Tensor of one element, the mean over
             the batch.
-        optimizer: 'adam', 'adamw', 'sgd', or an Optimizer of the model's parameters.
+        optimizer: 'adam', 'sgd', 'rmsprop', ...: a class of `nncore.optim` in lower case, or an Optimizer of the
+            model's parameters.
         lr: learning rate for an optimizer given by name; None: its default.
-        epochs: passes over the samples.
-        batch_size: samples per step, or None for all of them.
-        validation_data: (x, y) to evaluate after each epoch.
+        epochs: passes over the samples, at most; None: any number, until something else ends the training.
+        batch_size: samples per step, or None for all of them. A DataLoader has its own.
+        validation_data: (x, y), or a DataLoader or Dataset, to evaluate after each epoch.
+        validation_split: instead, the share of the samples, 0 <= share < 1, that is held out for it: the last ones.
         metrics: 'accuracy', 'mae', 'r2', functions (output, target) -> number, or a list of these. They see the
             outputs of the whole epoch at once (in training, those from before each batch's step).
         seed: of shuffling and dropout; nncore's default generator is left as it was. None: it is drawn from.
-        shuffle: a new order of the samples in each epoch.
-        callbacks: functions (epoch, logs), called after each epoch, or objects with methods
-            `on_epoch_end(epoch, logs)` or `on_batch_end(batch, logs)`. Training stops after an epoch whose function
-            returns True. `logs` is a dict of the values that History collects; after a batch, its loss.
+        shuffle: a new order of the samples in each epoch. A DataLoader has its own.
+        callbacks: `Callback`s (`EarlyStopping`, `ModelCheckpoint`, `LearningRateSchedule`, `MaxNorm`, your own),
+            objects with some of their methods, or functions (epoch, logs), called after each epoch. Training stops
+            after an epoch or a batch whose method or function returns True.
+        penalty: function (model) -> Tensor that is added to the loss: `lambda m: 1e-4 *
+            nn.utils.l1_penalty(m.parameters())`.
+        clip_norm, clip_value: limits on the gradients: `nn.utils.clip_grad_norm_`, `clip_grad_value_`.
+        max_steps: steps of the optimizer, at most.
+        max_seconds: stop after the step that ends later.
+        target_loss: stop after an epoch whose loss is at most this.
+        min_change: stop after an epoch whose loss differs from that of the one before by at most this.
         statistics: record mean, standard deviation and norm of every parameter, and of its gradient in the last
             batch, after each epoch.
         progress: show a progress bar (tqdm) on stderr.
+        compile: record the step and replay it (`nncore.compile`): the same bits, and faster for small networks. A model
+            that cannot be recorded raises RecordError; a loss that is not finite is seen after its step, not before.
 
     Returns:
-        History. Its `loss` is the mean over samples of the losses of the batches.
+        History. Its `loss` is the mean over samples of the losses of the batches, with the penalty; validation is
+        without.
 
     Raises:
         ValueError, TypeError: an argument is not as described; nothing has been changed then.
@@ -425,71 +529,120 @@ def fit(
     >>> import nncore
     >>> from nncore import nn
     >>> x = nncore.arange(8).float().reshape(8, 1) / 8
-    >>> h = fit(nn.Linear(1, 1), x, 3 * x + 1, loss="mse", lr=0.1, epochs=100, batch_size=None, metrics="r2")
-    >>> h["loss"][-1] < 0.01 and h["r2"][-1] > 0.9
-    True
+    >>> options = {"loss": "mse", "lr": 0.1, "batch_size": None, "metrics": "r2"}
+    >>> h = fit(nn.Linear(1, 1), x, 3 * x + 1, epochs=None, target_loss=0.01, **options)
+    >>> h["loss"][-1] <= 0.01 and h["r2"][-1] > 0.9, h.stopped
+    (True, 'target_loss')
     """
     _module(model)
     loss, metrics = _resolve_loss(loss), _resolve_metrics(metrics)
-    x, y = _pair(model, x, y, loss)
-    if validation_data is not None:
-        if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-            raise TypeError("validation_data: expected a pair (x, y)")
-        held_x, held_y = _pair(model, *validation_data, loss, "validation_data[0]", "validation_data[1]")
-    epochs = integer(epochs, "epochs", 1)
-    epoch_end, batch_end = _hooks(callbacks)
+    held = validation_data
+    if number(validation_split, "validation_split", 0, 1, high_open=True):
+        if held is not None:
+            raise ValueError("validation_split: expected none beside validation_data")
+        (x, y), held = _split(model, x, y, loss, validation_split)
+    loader = _loader(model, x, y, loss, batch_size, shuffle)  # orders come from the default generator
+    if held is not None and not isinstance(held, DataLoader | Dataset):
+        if not isinstance(held, tuple | list) or len(held) != 2:
+            raise TypeError("validation_data: expected a pair (x, y), a DataLoader or a Dataset")
+        names = "validation_data[0]", "validation_data[1]"
+        held = _loader(model, *held, loss, EVALUATION_BATCH, names=names)
+    elif held is not None:
+        held = _loader(model, held, None, loss, EVALUATION_BATCH)
+    epochs = math.inf if epochs is None else integer(epochs, "epochs", 1)
+    max_steps = math.inf if max_steps is None else integer(max_steps, "max_steps", 1)
+    max_seconds = math.inf if max_seconds is None else number(max_seconds, "max_seconds", 0)
+    target_loss = -math.inf if target_loss is None else number(target_loss, "target_loss")
+    min_change = -math.inf if min_change is None else number(min_change, "min_change", 0)
+    if penalty is not None and not callable(penalty):
+        raise TypeError(f"penalty: expected a function of the model, got {type(penalty).__name__}")
+    for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+        if value is not None:
+            number(value, name, 0)
+    Callbacks(callbacks)
     if isinstance(optimizer, str):
         optimizer = make_optimizer(optimizer, model.parameters(), lr=lr)
     elif not isinstance(optimizer, optim.Optimizer):
         raise TypeError(f"optimizer: expected a name or an Optimizer, got {type(optimizer).__name__}")
     elif lr is not None:
         raise ValueError("lr: only for an optimizer given by name; this Optimizer has its own")
-    loader = batches(x, y, batch_size=batch_size, shuffle=shuffle)  # orders come from the default generator
     former = default_generator.get_state()
     if seed is not None:
         # Streams far from the first ones, which initialization takes if it was seeded with the same number.
         default_generator.manual_seed(seed).set_state((seed, 1 << 32))
 
-    history, n = History(), x.shape[0]
-    bar = _Bar(progress, epochs * len(loader))
+    history, call, end = History(), Callbacks(callbacks, model, optimizer), time.perf_counter() + max_seconds
+    at = ()  # the batch
+
+    def checked(value):
+        found = _number(value, "loss")
+        if not math.isfinite(found):
+            raise _diverged(found, history.epochs, i, loader.dataset, *at)
+        return found
+
+    options = model, optimizer, loss, penalty, clip_norm, clip_value
+    if compile:
+        recorded = compiled(_make_step(*options, lambda value: value.detach()), keep_grads=statistics)
+
+        def step(xb, yb):
+            value, output = recorded(xb, yb)
+            return checked(value), output
+    else:
+        step = _make_step(*options, checked)
+    bar = _Bar(progress, min(epochs * len(loader), max_steps))
+    logs = {}
     try:
         with _mode(model, True), enable_grad():
-            for epoch in range(epochs):
-                start = time.perf_counter()
-                total, outputs, targets = 0.0, [], []
-                for i, (xb, yb) in enumerate(loader):
-                    optimizer.zero_grad()
-                    output = model(xb)
-                    batch_loss = loss(output, yb)
-                    value = _number(batch_loss, "loss")
-                    if not math.isfinite(value):
-                        raise _diverged(value, epoch, i, x, y)
-                    batch_loss.backward()
-                    optimizer.step()
-                    total += value * xb.shape[0]
+            call("train_begin", {})
+            while history.stopped is None:
+                start, epoch = time.perf_counter(), history.epochs
+                total, n, outputs, targets = 0.0, 0, [], []
+                call("epoch_begin", epoch, {})
+                for i, at in enumerate(_pairs(model, loader, loss)):
+                    call("batch_begin", i, {})
+                    value, output = step(*at)
+                    history.steps += 1
+                    total += value * at[0].shape[0]
+                    n += at[0].shape[0]
                     if metrics:
-                        outputs.append(output.detach())
-                        targets.append(yb)
-                    for call in batch_end:
-                        call(i, {"loss": value})
+                        outputs.append(output)
+                        targets.append(at[1])
                     bar.step()
+                    if call("batch_end", i, {"loss": value}):
+                        history.stopped = "callback"
+                    elif history.steps >= max_steps:
+                        history.stopped = "max_steps"
+                    elif time.perf_counter() >= end:
+                        history.stopped = "max_seconds"
+                    if history.stopped is not None:
+                        break
+                if n == 0:
+                    raise ValueError("x: the loader gave no batch")
                 logs = {"loss": total / n}
                 with no_grad():
                     if metrics:
                         output, target = cat(outputs), cat(targets)
                         logs |= {name: _number(metric(output, target), name) for name, metric in metrics.items()}
                 rate = n / max(time.perf_counter() - start, 1e-9)
-                if validation_data is not None:
-                    held = _evaluate(model, held_x, held_y, loss, metrics, EVALUATION_BATCH)
-                    logs |= {"val_" + name: value for name, value in held.items()}
+                if held is not None:
+                    found = _evaluate(model, held, loss, metrics)
+                    logs |= {"val_" + name: value for name, value in found.items()}
                 logs["samples_per_second"] = rate
                 bar.show(logs)
                 if statistics:
                     logs |= _statistics(model)
+                before = history["loss"][-1] if epoch else math.inf
                 history.append(logs)
-                answers = [call(epoch, dict(logs)) for call in epoch_end]
-                if any(a is True for a in answers):
-                    break
+                asked = call("epoch_end", epoch, logs)
+                for reason, true in (
+                    ("callback", asked),
+                    ("target_loss", logs["loss"] <= target_loss),
+                    ("min_change", abs(logs["loss"] - before) <= min_change),
+                    ("epochs", history.epochs >= epochs),
+                ):
+                    if history.stopped is None and true:
+                        history.stopped = reason
+            call("train_end", logs)
     finally:
         bar.close()
         optimizer.zero_grad()

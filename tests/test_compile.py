@@ -130,6 +130,7 @@ def classifier(net=mlp, make_optimizer=optim.Adam):
 
 
 NEVER = {"F.dropout", "F.dropout1d", "F.dropout2d", "F.dropout3d", "F.alpha_dropout", "F.feature_alpha_dropout"}
+NEVER |= {"F.gaussian_noise"}
 # are seeded in the table (nn.Dropout is recorded below), and the table's bags have offsets, which are read
 NEVER |= {"nn.EmbeddingBag"}
 
@@ -140,6 +141,7 @@ REFUSED = {
     "embedding_bag": "offsets",
     "EmbeddingBag": "offsets",
     "alpha_dropout": "seed",
+    "gaussian_noise": "seed",
 }
 
 

@@ -31,6 +31,7 @@ LAYERS = {
     "_profile": 5,
     "_plan": 5,
     "_model_file": 5,
+    "_callbacks": 5,
     "train": 5,
     "cli": 6,
     "__main__": 7,

@@ -173,3 +173,52 @@ def test_normalized_weights(name):
 def test_missing_attributes_are_named():
     with pytest.raises(AttributeError, match="'Linear' object has no attribute 'weights'"):
         utils.weight_norm(nn.Linear(2, 2)).weights  # noqa: B018
+
+
+def test_max_norm(isa, dtype):
+    """Each slice above the limit is scaled to it; the others keep their bits."""
+    rng = np.random.default_rng(1)
+    for shape, dim in (((5, 7), 0), ((5, 7), 1), ((4, 3, 2, 2), 0), ((4, 3, 2, 2), -3), ((6,), 0)):
+        a = rng.standard_normal(shape).astype(dtype)
+        norms = np.sqrt((a.astype(np.float64) ** 2).sum(tuple(np.delete(range(a.ndim), dim)), keepdims=True))
+        limit = float(np.median(norms))
+        p = nn.Parameter(a)
+        utils.max_norm_([p], limit, dim)
+        small = np.broadcast_to(norms <= limit, shape)
+        assert 0 < small.sum() < small.size
+        assert (np.asarray(p)[small] == a[small]).all()
+        want = a.astype(np.float64) * np.minimum(1, limit / norms)
+        np.testing.assert_allclose(np.asarray(p), want, rtol=4 * np.finfo(dtype).eps)
+
+
+def test_max_norm_of_extremes():
+    p = nn.Parameter([[3e30, 4e30], [0.0, 0.0], [math.nan, 1.0]])
+    utils.max_norm_(p, 10.0)
+    np.testing.assert_allclose(np.asarray(p), [[6, 8], [0, 0], [math.nan, math.nan]], rtol=1e-6)
+
+
+def test_l1_drives_weights_to_nothing():
+    """The lasso's solution for an orthonormal design: the least-squares one, shrunk by the factor and cut at 0."""
+    best = np.array([2.0, -1.0, 0.3, -0.2, 0.0])
+    w = nn.Parameter(np.ones(5))
+    opt = nncore.optim.SGD([w], lr=0.05)
+    for _ in range(300):
+        opt.zero_grad()
+        (0.5 * (w - best).square().sum() + 0.5 * utils.l1_penalty(w)).backward()
+        opt.step()
+    np.testing.assert_allclose(np.asarray(w), [1.5, -0.5, 0, 0, 0], atol=0.05 * 0.5)
+
+
+def test_gaussian_noise(isa, dtype):
+    x = np.full((300, 200), 2.0, dtype)
+    layer = nn.GaussianNoise(0.5)
+    nncore.manual_seed(1)
+    noise = np.asarray(layer(x)) - 2.0
+    nncore.manual_seed(1)
+    assert (np.asarray(layer(nncore.tensor(x.T).T)) - 2.0 == noise).all()  # whatever the layout
+    n = noise.size
+    assert abs(noise.mean()) < 5 * 0.5 / math.sqrt(n)
+    assert abs(noise.std() - 0.5) < 5 * 0.5 / math.sqrt(2 * n)
+    assert (np.asarray(layer(x)) - 2.0 != noise).any()
+    assert layer.eval()(x).tolist() == x.tolist()
+    assert "std=0.5" in repr(layer)

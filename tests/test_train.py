@@ -294,7 +294,7 @@ def test_bad_data_is_named_instead(which, value):
         ({"y": [0, 1]}, ValueError, r"y: expected 120 targets.*\(2,\)"),
         ({"loss": "hinge"}, ValueError, "loss: .*cross_entropy.*hinge"),
         ({"loss": 3}, TypeError, "loss: .*int"),
-        ({"optimizer": "adamax"}, ValueError, "optimizer: .*adamax"),
+        ({"optimizer": "adamx"}, ValueError, "optimizer: .*adamx"),
         ({"optimizer": 3}, TypeError, "optimizer: .*int"),
         ({"lr": -1.0}, ValueError, "lr: .*-1"),
         ({"epochs": 0}, ValueError, "epochs: .*0"),
@@ -308,6 +308,18 @@ def test_bad_data_is_named_instead(which, value):
         ({"validation_data": 3}, TypeError, "validation_data: "),
         ({"validation_data": (np.zeros((2, 4)), [0])}, ValueError, r"validation_data\[1\]: "),
         ({"seed": -1}, ValueError, "seed: .*-1"),
+        ({"y": None}, TypeError, "y: expected targets"),
+        ({"x": data.DataLoader(data.TensorDataset([[1.0]], [1]))}, TypeError, "y: expected None beside a DataLoader"),
+        ({"validation_split": 1.0}, ValueError, "validation_split: .*1"),
+        ({"validation_split": "a"}, TypeError, "validation_split: .*str"),
+        ({"validation_split": 0.5, "validation_data": ([], [])}, ValueError, "validation_split: .*validation_data"),
+        ({"penalty": 3}, TypeError, "penalty: .*int"),
+        ({"clip_norm": -1}, ValueError, "clip_norm: .*-1"),
+        ({"clip_value": "a"}, TypeError, "clip_value: .*str"),
+        ({"max_steps": 0}, ValueError, "max_steps: .*0"),
+        ({"max_seconds": -1}, ValueError, "max_seconds: .*-1"),
+        ({"target_loss": "a"}, TypeError, "target_loss: .*str"),
+        ({"min_change": -1}, ValueError, "min_change: .*-1"),
     ],
 )
 def test_bad_arguments_are_named_and_change_nothing(change, error, words):
@@ -347,3 +359,176 @@ def test_digits_are_learned():
     net = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     train.fit(net, x[rows] / 16, y[rows], lr=0.005, epochs=10, seed=0)
     assert train.evaluate(net, x[held] / 16, y[held], metrics="accuracy")["accuracy"] > 0.95
+
+
+# ---- loaders ----
+
+
+def test_loaders_give_what_arrays_give():
+    x, y = blobs()
+    want = train.fit(network(1), x, y, epochs=2, batch_size=16, seed=3, validation_data=(x, y), metrics="accuracy")
+    pairs = data.TensorDataset(x, y)
+    for loader in (
+        pairs,
+        data.DataLoader(pairs, 16, shuffle=True),
+        data.DataLoader(pairs, 16, shuffle=True, prefetch=2),
+    ):
+        for held in (pairs, data.DataLoader(pairs, 7), (x, y)):
+            options = {"epochs": 2, "batch_size": 16, "seed": 3, "validation_data": held, "metrics": "accuracy"}
+            h = train.fit(network(1), loader, **options)
+            assert without_time(h) == without_time(want)
+    net = network(1)
+    figures = train.evaluate(net, x, y, metrics="accuracy")
+    assert train.evaluate(net, data.DataLoader(pairs, 11), metrics="accuracy") == figures
+    for loader in (data.DataLoader(pairs, 11), data.DataLoader(data.TensorDataset(x), 11)):
+        assert (train.predict(net, loader).numpy() == train.predict(net, x).numpy()).all()
+
+
+def test_loaders_of_other_things_are_refused():
+    x, _ = blobs()
+    with pytest.raises(TypeError, match=r"x: expected a loader of pairs"):
+        train.fit(network(), data.DataLoader(data.TensorDataset(x), 8))
+    with pytest.raises(ValueError, match="x: the loader gave no batch"):
+        train.fit(network(), data.DataLoader(data.TensorDataset(x, x), 500, drop_last=True))
+    with pytest.raises(TypeError, match="validation_split: only for arrays"):
+        train.fit(network(), data.DataLoader(data.TensorDataset(x, x)), validation_split=0.5)
+    bad = x.copy()
+    bad[5] = math.nan
+    loader = data.DataLoader(data.TensorDataset(bad, x), 4, transform=lambda a, b: (a, b))
+    with pytest.raises(ValueError, match="x: NaN or infinite values in sample 5"):
+        train.fit(nn.Linear(4, 4), loader, loss="mse")
+    whole = data.DataLoader([(a, b) for a, b in zip(bad, x)], 4)
+    with pytest.raises(ValueError, match="x: NaN or infinite values in sample 1 of the batch"):
+        train.fit(nn.Linear(4, 4), whole, loss="mse")
+
+
+def test_validation_split_is_the_end_of_the_arrays():
+    x, y = blobs()
+    want = train.fit(network(1), x[:90], y[:90], validation_data=(x[90:], y[90:]), seed=1, epochs=2)
+    for xs, ys in ((x, y), (nncore.tensor(x), nncore.tensor(y)), (x.tolist(), y.tolist())):
+        h = train.fit(network(1), xs, ys, validation_split=0.25, seed=1, epochs=2)
+        assert without_time(h) == without_time(want)
+    assert "val_loss" not in train.fit(network(), x, y, validation_split=0.0)
+    assert "val_loss" in train.fit(network(), x[:2], y[:2], validation_split=0.01)
+    with pytest.raises(ValueError, match="validation_split: one sample"):
+        train.fit(network(), x[:1], y[:1], validation_split=0.5)
+
+
+# ---- what ends a training ----
+
+
+def test_batch_stochastic_and_mini_batch():
+    x, y = blobs(12)
+    for size, steps in ((None, 1), (12, 1), (1, 12), (5, 3)):
+        h = train.fit(network(), x, y, epochs=2, batch_size=size)
+        assert (h.steps, h.stopped, h.epochs) == (2 * steps, "epochs", 2)
+
+
+def test_max_steps_ends_within_an_epoch():
+    x, y = np.ones((10, 1), np.float32), np.arange(10, dtype=np.float32)
+    options = {"loss": _constant_loss, "optimizer": _frozen(), "batch_size": 2, "shuffle": False, "epochs": 9}
+    h = train.fit(nn.Identity(), x, y, max_steps=8, validation_data=(x, y), **options)
+    assert (h.steps, h.stopped, h.epochs) == (8, "max_steps", 2)
+    assert h["loss"] == pytest.approx([((y - 1) ** 2).mean(), ((y[:6] - 1) ** 2).mean()])  # of the samples seen
+    assert len(h["val_loss"]) == 2
+    assert train.fit(network(), *blobs(), epochs=None, max_steps=3).steps == 3
+
+
+def test_the_other_ends():
+    x, y = blobs()
+    h = train.fit(network(), x, y, lr=0.01, epochs=None, target_loss=0.1, seed=0)
+    assert h.stopped == "target_loss"
+    assert h["loss"][-1] <= 0.1 < h["loss"][-2]
+    h = train.fit(network(), x, y, lr=0.01, epochs=None, min_change=0.01, seed=0)
+    assert h.stopped == "min_change"
+    changes = np.abs(np.diff(h["loss"]))
+    assert changes[-1] <= 0.01 < changes[:-1].min()
+    h = train.fit(network(), x, y, epochs=None, max_seconds=0)
+    assert (h.stopped, h.steps) == ("max_seconds", 1)
+    assert train.fit(network(), x, y, epochs=None, callbacks=lambda e, logs: e == 2).stopped == "callback"
+
+
+@pytest.mark.parametrize("name", sorted(train.OPTIMIZERS))
+def test_every_optimizer_trains(name):
+    """By name; L-BFGS evaluates a batch several times, and its loss is that of the first."""
+    x, y = blobs()
+    net = network()
+    before = train.evaluate(net, x, y)["loss"]
+    h = train.fit(net, x, y, optimizer=name, epochs=8, batch_size=None, seed=0)
+    assert h["loss"][0] == before
+    assert h["loss"][-1] < before
+    assert h.steps == 8
+
+
+# ---- regularization ----
+
+
+def test_the_penalty_is_part_of_the_loss():
+    net = nn.Linear(1, 1)
+    net.load_state_dict({"weight": [[1.0]], "bias": [0.0]})
+    options = {"loss": "mse", "optimizer": "sgd", "lr": 0.1, "validation_data": ([[2.0]], [[5.0]])}
+    h = train.fit(net, [[2.0]], [[5.0]], penalty=lambda m: 0.5 * nn.utils.l1_penalty(m.parameters()), **options)
+    assert h["loss"] == [9.5]
+    assert net.weight.item() == pytest.approx(1 + 1.2 - 0.05)  # as in the textbook's step, less 0.1 0.5 sign(w)
+    assert net.bias.item() == pytest.approx(0.6)
+    rest = 5 - 2 * net.weight.item() - net.bias.item()
+    error = 8 * 5 * 2.0**-24  # of a difference of fives
+    assert h["val_loss"] == [pytest.approx(rest**2, abs=2 * abs(rest) * error)]
+
+
+def test_clipping():
+    for options, want in (({"clip_norm": 1.0}, (12, 6)), ({"clip_value": 1.0}, (1, 1)), ({}, (12, 6))):
+        net = nn.Linear(1, 1)
+        net.load_state_dict({"weight": [[1.0]], "bias": [0.0]})
+        train.fit(net, [[2.0]], [[5.0]], loss="mse", optimizer="sgd", lr=0.1, **options)
+        scale = 1 / math.hypot(12, 6) if "clip_norm" in options else 1
+        assert net.weight.item() == pytest.approx(1 + 0.1 * want[0] * scale, rel=1e-5)
+        assert net.bias.item() == pytest.approx(0.1 * want[1] * scale, rel=1e-5)
+
+
+# ---- the recorded step ----
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "rprop"])
+def test_compile_changes_no_bit(name):
+    """Dropout, batch normalization, a smaller last batch, schedules, clipping, a penalty, statistics, metrics."""
+    x, y = blobs(50)
+    found = []
+    for compile in (False, True):
+        nncore.manual_seed(1)
+        net = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+        h = train.fit(
+            net, x, y, optimizer=name, epochs=6, batch_size=16, seed=2, metrics="accuracy", validation_data=(x, y),
+            statistics=True, compile=compile, clip_norm=0.5, clip_value=0.1,
+            penalty=lambda m: 1e-3 * nn.utils.l1_penalty(m.parameters()),
+            callbacks=[
+                train.LearningRateSchedule(lambda o: optim.lr_scheduler.ExponentialLR(o, 0.7), on="batch"),
+                train.MaxNorm(1.5),
+            ],
+        )  # fmt: skip
+        found.append((without_time(h), net.state_dict()))
+        if compile:
+            assert all(p.grad is None for p in net.parameters())
+    assert found[0][0] == found[1][0]
+    assert all((found[0][1][k] == v).all() for k, v in found[1][1].items())
+
+
+def test_compile_replays(monkeypatch):
+    made = []
+
+    def spy(fn, **options):
+        made.append(nncore.compile(fn, **options))
+        return made[0]
+
+    monkeypatch.setattr(train, "compiled", spy)
+    train.fit(network(), *blobs(), batch_size=30, epochs=5, compile=True)
+    assert made[0].plan.replays == 18
+
+
+def test_compile_reports_divergence_and_what_it_cannot_record():
+    x, y = blobs()
+    options = {"loss": "mse", "optimizer": "sgd", "lr": 1e6, "epochs": 100, "compile": True}
+    with pytest.raises(FloatingPointError, match="lower lr"):
+        train.fit(nn.Linear(4, 1), x, 1.0 * y, **options)
+    with pytest.raises(nncore.RecordError):
+        train.fit(network(), x, y, optimizer="lbfgs", compile=True)

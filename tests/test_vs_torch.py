@@ -1164,6 +1164,7 @@ def parameters(obj):
 
 # what torch.nn does not have: the textbooks' (torch.heaviside is a function of two tensors)
 OURS = {"DBN", "Heaviside", "Maxout", "Perceptron", "RBM", "RMSELoss", "heaviside", "maxout", "rmse_loss"}
+OURS |= {"GaussianNoise", "gaussian_noise", "l1_penalty", "max_norm_"}
 PAIRS = [
     *(
         (
@@ -1189,7 +1190,11 @@ PAIRS = [
         (f"lr_scheduler.{n}", getattr(optim.lr_scheduler, n), getattr(torch.optim.lr_scheduler, n))
         for n in optim.lr_scheduler.__all__
     ),
-    *((f"utils.{n}", getattr(nn.utils, n), getattr(torch.nn.utils, n)) for n in nn.utils.__all__ if n != "rnn"),
+    *(
+        (f"utils.{n}", getattr(nn.utils, n), getattr(torch.nn.utils, n))
+        for n in nn.utils.__all__
+        if n not in OURS | {"rnn"}
+    ),
     *(
         (f"init.{n}", getattr(init, n), getattr(torch.nn.init, n))
         for n, v in vars(init).items()

@@ -1,8 +1,9 @@
-"""Dropout of whole channels, and for SELU networks. (Plain dropout: activation.py.)"""
+"""Dropout of whole channels, and for SELU networks; noise. (Plain dropout: activation.py.)"""
 
 import math
 
-from nncore._core import elementwise
+from nncore import _random
+from nncore._core import elementwise, rng
 from nncore._core.tensor import new_empty
 from nncore._ops._check import as_float, number
 from nncore._ops.activation import dropout
@@ -89,3 +90,25 @@ def feature_alpha_dropout(input, p=0.5, training=False):
     if x.ndim < 2:
         raise ValueError(f"input: expected [N, C, ...], got shape {x.shape}")
     return _alpha(x, p, lambda x, p: _by_channel(x, p, 2)) if training and p > 0 else x
+
+
+def gaussian_noise(input, std=0.1, training=True):
+    """In training x + std n, n drawn from the standard normal distribution for each element; nothing in evaluation.
+    Sietsma, Dow, "Creating artificial neural networks that generalize", 1991.
+
+    Args:
+        input: Tensor or array of floats.
+        std: standard deviation, >= 0, in the input's units.
+        training: whether noise is added.
+
+    >>> import nncore
+    >>> gaussian_noise(nncore.ones(2), training=False).tolist()
+    [1.0, 1.0]
+    """
+    x = as_float(input)
+    std = number(std, "std", 0)
+    if not training or std == 0:
+        return x
+    noise = new_empty(x.shape, x._code)
+    rng.fill_random(noise, rng.NORMAL, 0.0, std, *_random.default_generator.next_stream())
+    return add(x, noise)

@@ -38,7 +38,7 @@ from nncore.nn.activation import (
 from nncore.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from nncore.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from nncore.nn.distance import CosineSimilarity, PairwiseDistance
-from nncore.nn.dropout import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
+from nncore.nn.dropout import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout, GaussianNoise
 from nncore.nn.embedding import Embedding, EmbeddingBag
 from nncore.nn.linear import Bilinear, Linear, Maxout, Perceptron
 from nncore.nn.loss import (
@@ -165,6 +165,7 @@ __all__ = [
     "Flatten",
     "GRUCell",
     "GaussianNLLLoss",
+    "GaussianNoise",
     "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",

@@ -1,7 +1,9 @@
-"""Dropout of whole channels, and for SELU networks."""
+"""Dropout of whole channels, and for SELU networks; noise."""
 
+from nncore._ops._check import number
 from nncore.nn import functional as F
 from nncore.nn.activation import Dropout
+from nncore.nn.module import Module
 
 
 class Dropout1d(Dropout):
@@ -78,3 +80,26 @@ class FeatureAlphaDropout(Dropout):
 
     def forward(self, input):
         return F.feature_alpha_dropout(input, self.p, self.training)
+
+
+class GaussianNoise(Module):
+    """In training x + std n, n drawn from the standard normal distribution for each element; nothing in evaluation.
+    Sietsma, Dow, "Creating artificial neural networks that generalize", 1991.
+
+    Args:
+        std: standard deviation, >= 0, in the input's units.
+
+    >>> import nncore
+    >>> GaussianNoise(0.5).eval()(nncore.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+
+    def __init__(self, std=0.1):
+        super().__init__()
+        self.std = number(std, "std", 0)
+
+    def forward(self, input):
+        return F.gaussian_noise(input, self.std, self.training)
+
+    def extra_repr(self):
+        return f"std={self.std}"

@@ -12,6 +12,7 @@
     flatten(input, start_dim=0, end_dim=-1)      axes joined
     dropout1d, 2d, 3d(input, p=0.5, training=True)  zeroes whole channels
     alpha_dropout, feature_alpha_dropout(input, p=0.5, training=False)  keeps mean and variance of SELU networks
+    gaussian_noise(input, std=0.1, training=True)  adds normal noise
     pixel_shuffle, pixel_unshuffle(input, factor)  channels as pixels, and back
     bilinear(input1, input2, weight, bias=None)  x1^T W_o x2 + b_o
     cosine_similarity(x1, x2, dim=1, eps=1e-8), pairwise_distance(x1, x2, p=2.0, eps=1e-6, keepdim=False)
@@ -75,7 +76,7 @@ from nncore._ops.activation import (
 from nncore._ops.arithmetic import relu, sigmoid, tanh
 from nncore._ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from nncore._ops.distance import cosine_similarity, pairwise_distance
-from nncore._ops.dropout import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
+from nncore._ops.dropout import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout, gaussian_noise
 from nncore._ops.embedding import embedding, embedding_bag, one_hot
 from nncore._ops.linear import bilinear, linear
 from nncore._ops.loss import (
@@ -154,6 +155,7 @@ __all__ = [
     "feature_alpha_dropout",
     "flatten",
     "gaussian_nll_loss",
+    "gaussian_noise",
     "gelu",
     "glu",
     "group_norm",

@@ -11,6 +11,10 @@ back from 8 numbers.
     python examples/autoencoder.py
 
 Expected (python examples/autoencoder.py):
+    K = 2, principal components: error 0.0519, same class 59.1 %
+    K = 2, autoencoder         : error 0.0280, same class 88.6 %
+    K = 8, principal components: error 0.0242, same class 96.1 %
+    K = 8, autoencoder         : error 0.0104, same class 97.5 %
 """
 
 import numpy as np
@@ -94,8 +98,8 @@ def main(argv=None):
         left.set_title("codes, K = 2")
         left.legend(fontsize="x-small")
         lines = [x[held], pictures["autoencoder", 8][1], pictures["principal components", 8][1]]
-        shown = np.stack([a[:10].reshape(10, 8, 8) for a in lines], 1)
-        right.imshow(shown.transpose(0, 2, 1, 3).reshape(80, 24), cmap="gray_r")
+        shown = np.pad(np.stack([a[:10].reshape(10, 8, 8) for a in lines], 1), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        right.imshow(shown.transpose(0, 2, 1, 3).reshape(100, 30), cmap="gray_r")
         right.set_title("digit, autoencoder, components (K = 8)", fontsize="small")
         right.axis("off")
 

@@ -14,6 +14,7 @@ Printed: the number of batches of episodes, and the mean return of 100 new episo
     python examples/cartpole.py
 
 Expected (python examples/cartpole.py):
+    101 batches of 16 episodes, mean return of 100 new ones: 500.0
 """
 
 import gymnasium

@@ -11,6 +11,17 @@ library, so that the figures are those of the version that wrote them.
     python examples/char_lstm.py
 
 Expected (python examples/char_lstm.py):
+    text: 530391 characters, held out: 35266, different ones: 94
+    trigram model: 2.783 bits per character
+    LSTM: 1.993 bits per character, in training 1.604
+      | class in (step.kias if not [N, Cows).
+      |
+      |     Args:
+      |         TypeError: an integer the work's of the value {shape} not is network else None
+      |         target: Ground of the last directur or torch's diving import enderity is int64.
+      |         if isinstance(input, target, output), got { boolss.
+      |         dim = np.alpha_elopenty("input",
+      |         "len(lamer, "-init", "x_mode", "dropout", "logenal", "bias", key_nor
 """
 
 import math
@@ -79,7 +90,7 @@ def streams(text):
 def main(argv=None):
     args = arguments(__file__, __doc__, argv)
     nncore.manual_seed(args.seed)
-    hidden, epochs, parts = (32, 1, 5) if args.quick else (256, 6, None)
+    hidden, epochs, parts = (32, 1, 5) if args.quick else (256, 4, None)
     train_text, held_text = load_text()
     alphabet = sorted({*train_text, *held_text})
     number = {c: i for i, c in enumerate(alphabet)}

@@ -11,6 +11,10 @@ digits 0 to 4, and that on 5 to 9 with and without the transfer, the mean of 10 
     python examples/from_torch.py
 
 Expected (python examples/from_torch.py):
+    largest difference from torch's outputs: 5e-06
+    digits 0 to 4: test accuracy 100.0 %
+    digits 5 to 9 from 15 images, with the layers from torch: test accuracy 88.7 %
+    digits 5 to 9 from 15 images, all layers learnt         : test accuracy 88.4 %
 """
 
 from pathlib import Path

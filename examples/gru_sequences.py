@@ -10,6 +10,8 @@ digits), and whether a packed batch gives the states of the sequences run one by
     python examples/gru_sequences.py
 
 Expected (python examples/gru_sequences.py):
+    1797 sequences of 16 to 42 steps; of a padded batch 22 % would be padding
+    loss 0.010, test accuracy 95.0 %, the same alone and packed: True
 """
 
 import numpy as np

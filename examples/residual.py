@@ -9,6 +9,10 @@ Printed: loss on the training set and accuracy on the test set (a fifth of the d
     python examples/residual.py
 
 Expected (python examples/residual.py):
+    10 layers, residual: training loss 0.0016, test accuracy 99.4 %
+    10 layers, plain   : training loss 0.0029, test accuracy 99.4 %
+    34 layers, residual: training loss 0.0012, test accuracy 99.2 %
+    34 layers, plain   : training loss 0.8296, test accuracy 69.6 %
 """
 
 from _common import arguments, draw

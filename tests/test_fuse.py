@@ -17,8 +17,8 @@ PRODUCTS = ("gemm", "conv", "winograd", "depthwise")
 
 def kernels(run):
     """Names of the kernels that a replay runs, packs and casts left out; one name for all products."""
-    names = [runtime.KERNELS[kernel] for kernel, *_ in run.plan.work.describe()]
-    return ["product" if n in PRODUCTS else n for n in names if not n.endswith("_pack") and n != "cast"]
+    names = [name for name, *_ in run.plan.work.describe()]
+    return ["product" if n in PRODUCTS else n for n in names if not n.endswith("_pack") and n not in ("copy", "cast")]
 
 
 def compiled(fn, *args, fused=True):
@@ -33,8 +33,8 @@ def compiled(fn, *args, fused=True):
 
 
 def same(fn, *args, expected):
-    """Asserts that fused and unfused replays have the bits of eager execution, with 1 and 2 threads, and that the fused one
-    runs the expected kernels only."""
+    """Asserts that fused and unfused replays have the bits of eager execution, with 1 and 2 threads, and that the fused
+    one runs the expected kernels only."""
     with no_grad():
         for threads in (1, 2):
             runtime.set_num_threads(threads)
@@ -44,7 +44,7 @@ def same(fn, *args, expected):
             assert names == expected, names
             assert bits(got) == want, f"fused, {threads} threads"
             plain, names = compiled(fn, *args, fused=False)
-            assert len(names) > len(expected)
+            assert names != expected
             assert bits(plain) == want, f"{threads} threads"
 
 
@@ -87,7 +87,7 @@ def test_activation(isa, dtype):
 
 
 def test_residual(isa, dtype):
-    """A sum with something of the result's shape, on either side, from inside and from outside; then ReLU, then more."""
+    """A sum with something of the result's shape, on either side, from inside and outside; then ReLU, then more."""
     for i, (layer, shape) in enumerate(producers(dtype).values()):
         x = randn(*shape, dtype=dtype)
         with no_grad():
@@ -155,7 +155,8 @@ def test_batch_norm_follows_its_statistics():
             model[0].weight.mul_(0.5)
             want = bits(model(x))
         assert bits(run(x)) == want
-    assert run.plan.replays == 4 and kernels(run) == ["norm", "product"]
+    assert run.plan.replays == 4
+    assert kernels(run) == ["norm", "product"]
 
 
 # ---- training ----
@@ -182,11 +183,7 @@ def training(net, *shape, dtype):
 
 def ops(run):
     """Elementwise operations that a plan still has."""
-    import ctypes
-
-    names = {v: k for k, v in runtime.OPS.items()}
-    found = [(runtime.KERNELS[kernel], at) for kernel, _, at, _ in run.plan.work.describe()]
-    return [names[ctypes.c_int.from_address(at).value] for kernel, at in found if kernel == "ewise"]
+    return [name.removeprefix("ewise ") for name in kernels(run) if name.startswith("ewise")]
 
 
 def convnet():
@@ -225,7 +222,7 @@ def test_residual_net(isa, dtype):
     assert "relu" not in ops(run)
     model = Residual().to(dtype).eval()
     x = randn(3, 2, 6, 6, dtype=dtype)
-    same(model, x, expected=[*["norm", "product"] * 5, "reduce", "product"])
+    same(model, x, expected=[*["norm", "product"] * 5, "reduce sum", "product"])
 
 
 def lenet(act=nn.ReLU):
@@ -237,12 +234,13 @@ def lenet(act=nn.ReLU):
 
 @pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh])
 def test_activations_of_products(act, isa, dtype):
-    """Forward in the product's epilogue; backward in that of the product that made the gradient, or before the pooling that
-    handed it down (masks: a few numbers instead of an image)."""
+    """Forward in the product's epilogue; backward in that of the product that made the gradient, or before the pooling
+    that handed it down (masks: a few numbers instead of an image)."""
     left = ops(training(lambda: lenet(act), 4, 1, 10, 10, dtype=dtype))
     masks = {nn.ReLU: "relu_backward", nn.ReLU6: "hardtanh_backward", nn.Hardtanh: "hardtanh_backward"}
     others = {nn.Tanh: "tanh_backward", nn.Sigmoid: "sigmoid_backward", nn.LeakyReLU: "leaky_relu_backward"}
-    assert left.count((masks | others)[act]) == 2 and len(left) == 3  # those of images, and the loss's
+    # what no product made: behind the flattening, and of the others all that pooling handed down
+    assert left == ["fill", masks[act]] if act in masks else ["fill", others[act], others[act]]
 
 
 def test_masks_and_overlapping_windows(isa, dtype):
@@ -256,7 +254,7 @@ def test_masks_and_overlapping_windows(isa, dtype):
 
         def step():
             w.grad = None
-            y = F.max_pool2d(F.relu(w), 3, 2, 1)
+            y = F.max_pool2d(F.relu(F.avg_pool2d(w, 1)), 3, 2, 1)  # channels-last from the first pooling on
             (y * g).sum().backward()
             return y
 
@@ -264,8 +262,7 @@ def test_masks_and_overlapping_windows(isa, dtype):
 
     run = agree(make, [()] * 4)
     assert ops(run).count("relu_backward") == 1
-    calls = [runtime.KERNELS[kernel] for kernel, *_ in run.plan.work.describe()]
-    assert calls.index("pool_backward") == len(calls) - 1  # the mask came before
+    assert kernels(run)[-2:] == ["pool_backward"] * 2  # the mask came before
 
 
 def test_gradients_that_meet(isa, dtype):
@@ -286,7 +283,7 @@ def test_gradients_that_meet(isa, dtype):
         return step, a, b, c, optimizer
 
     run = agree(make, [(randn(5, 6, dtype=dtype, seed=i),) for i in range(4)])
-    assert "add" not in ops(run) and "relu_backward" not in ops(run)
+    assert not {"add", "relu_backward"} & set(ops(run))
 
 
 # ---- what must not be fused ----
@@ -325,7 +322,7 @@ def test_intermediates_that_are_needed():
             want = bits(fn(x))
             got, names = compiled(fn, x)
             assert bits(got) == want, fn.__name__
-            assert "ewise" in names, fn.__name__
+            assert any(name.startswith("ewise") for name in names), fn.__name__
 
 
 def test_operands_that_change_in_between():
@@ -363,4 +360,5 @@ def test_gelu_in_training_reads_its_input():
         return step, net, optimizer
 
     run = agree(make, [(randn(3, 4, seed=i),) for i in range(4)])
-    assert "gelu" in ops(run) and "gelu_backward" not in ops(run)
+    assert "gelu" in ops(run)
+    assert "gelu_backward" not in ops(run)

@@ -91,7 +91,21 @@ cdef dict _offsets():
     }
 
 
-WRITTEN = _offsets()
+cdef dict _labels():
+    """kernel -> offset of the pointer that only says where an array begins that it writes."""
+    cdef nn_gemm_args gemm
+    cdef nn_conv_args conv
+    cdef nn_winograd_args winograd
+    cdef nn_depthwise_args depthwise
+    return {
+        NN_K_gemm: _at(&gemm, &gemm.epilogue.of),
+        NN_K_conv: _at(&conv, &conv.epilogue.of),
+        NN_K_winograd: _at(&winograd, &winograd.epilogue.of),
+        NN_K_depthwise: _at(&depthwise, &depthwise.epilogue.of),
+    }
+
+
+WRITTEN, LABELS = _offsets(), _labels()
 
 
 cdef class _Call:
@@ -242,8 +256,10 @@ cdef class _Fusing:
     cdef list _touched(self, _Call c):
         """(block or storage, whether it is written) of each pointer."""
         cdef size_t at, scratch = runtime.scratch_field(c.kernel)
-        found, writes = [], WRITTEN.get(c.kernel)
+        found, writes, label = [], WRITTEN.get(c.kernel), LABELS.get(c.kernel, -1)
         for at in range(0, len(c.data) // 8 * 8, 8):
+            if at == label:
+                continue
             if at in c.words:
                 self._word(c.words[at], writes is None or at in writes, found)
             elif not scratch or at != scratch:

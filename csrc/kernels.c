@@ -11,6 +11,8 @@
 #include "kernels/conv_window.inc"
 #include "kernels/conv_few.inc"
 #include "kernels/conv.inc"
+#include "kernels/conv_scatter.inc"
+#include "kernels/conv_weight_few.inc"
 #include "kernels/conv_weight.inc"
 #include "kernels/winograd.inc"
 #include "kernels/depthwise.inc"

@@ -228,7 +228,9 @@ typedef struct {
  *     y[ostep g + obase, :] = epilogue(sum over taps t of x[step g + tap_t, :] W_t)
  * x is 0 outside of its extents. C channels are read and K written per group; ldx and ldy are the channels of all
  * groups, the steps from pixel to pixel. Taps are in ascending order; W is packed by conv_pack with the same list.
- * Forward: step = stride, tap = kernel index * dilation - padding. Gradient for the input: see the bindings. */
+ * Forward: step = stride, tap = kernel index * dilation - padding. Gradient for the input: see the bindings.
+ * conv_scatter, the gradient for an input of few channels (groups 1; grid, ostep, obase unused; taps along w in runs without
+ * gaps, W as [C][n_taps][K]): y = epilogue(sum over points g of x and taps of x[g, :] W_t at step g + tap_t). */
 typedef struct {
     int64_t N, C, K, groups, ldx, ldy;
     int64_t in[3], grid[3], step[3];

@@ -58,6 +58,13 @@
 /* To few outputs: the taps from which laying x out in planes pays, and the bytes of the planes of a chunk (they stay in L2). */
 #define NN_FEW_TAPS 4
 #define NN_FEW_BYTES (128 << 10)
+/* Bytes of the lines that a chunk of conv_scatter reads and writes. The gradient for few channels is scattered where that
+ * takes fewer cycles: per vector and row of a tile one for each channel of dY, and these to load and store it; gathering takes
+ * so many per vector and FMA, or with planes, divided by LANES, as a function of the channels. */
+#define NN_SCATTER_BYTES (32 << 10)
+#define NN_SCATTER_CYCLES 8.0
+#define NN_GATHER 1.3
+#define NN_GATHER_FEW(C) (1.5 * (double)(C) + 3.0)
 /* Gradient of the weight: points of dY packed at a time (512 x NR floats: 128 KiB of L2), channels of x per chunk, and
  * the chunks to have at least: with fewer, the images are divided too. */
 #define NN_CONV_BLOCK_POINTS 512

@@ -186,7 +186,28 @@ def conv_points(dtype):
     return out
 
 
+def conv_few(dtype):
+    """Few inputs or outputs: vectors along lines of points, and gradients that are scattered; strides, borders."""
+    _, lanes = tile(dtype)
+    half = max(1, lanes // 2)
+    out = [conv(2, c, k, (5, lanes + 3), (3, 3), 1, 1) for c in around(half) for k in around(half) if c and k]
+    out += [conv(1, 2, half, (3, w), (2, 3), s) for w in around(lanes + 2, 2 * lanes + 2) for s in (1, 2)]
+    out += [conv(1, 1, 1, (h, 2 * lanes), (5, 5), padding=2) for h in range(3, 8)]
+    out += [conv(n, 2, 1, (3, lanes), (2, 3), padding=1) for n in (*around(CONV_WEIGHT_CHUNKS), 2 * CONV_WEIGHT_CHUNKS)]
+    out += [
+        conv(2, 2, half, (3, 4, 2 * lanes), (2, 3, 2), (1, 2, 2), 1),
+        conv(2, 3, half, (2 * lanes + 5,), (4,), 2, 1),
+    ]
+    out += [conv(2, 2, half, (4, 2 * lanes), (3, 3), 1, 1, d, groups=2) for d in (1, 2)]
+    for c in (*around(lanes), 3):  # lines of dX around a tile, runs of taps around a vector and a panel
+        out += [conv(2, c, 5, (h, 9), (3, 5), s, p) for h in (4, 7, 12) for s in (1, 2) for p in (0, 2)]
+        out += [conv(1, c, 3, (4, 12), (2, 9), 1, p, (2, 1)) for p in (0, 4, 9)]
+    out += [conv(70, 2, 9, (5, 6), (3, 3), 2, 1), conv(3, 3, 7, (3, 5, 6), (2, 3, 3), (2, 1, 3), 1)]
+    return [c for c in out if min(c.out) > 0 and c.c]
+
+
 CONVS = {
+    "few": conv_few,
     "channels": conv_channels,
     "depth": conv_depth,
     "pixels": conv_pixels,

@@ -802,6 +802,7 @@ def test_repr():
 COVERS = {
     "conv": test_every_edge,
     "conv_pack": test_packed_weights,
+    "conv_scatter": test_every_edge,
     "conv_weight": test_every_edge,
     "depthwise": test_every_edge,
     "depthwise_pack": test_every_edge,

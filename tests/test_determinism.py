@@ -52,6 +52,15 @@ def convolution(rng, dtype):
     return out
 
 
+def few_channels(rng, dtype):
+    """A first layer, and one whose input's gradient is scattered to."""
+    k = max(1, runtime.gemm_tile(0 if dtype == np.float32 else 1)[1] // 2)
+    x, w = leaf(rng, dtype, 20, 2, 20, 19), leaf(rng, dtype, k, 2, 5, 5)
+    first = both_ways(lambda x, w: F.conv2d(x, w, padding=2), x, w, rng=rng)
+    x, w = leaf(rng, dtype, 20, 3, 9, 8), leaf(rng, dtype, 70, 3, 5, 5)
+    return [*first, *both_ways(lambda x, w: F.conv2d(x, w, padding=1), x, w, rng=rng)]
+
+
 def pooling(rng, dtype):
     x = leaf(rng, dtype, 5, 40, 20, 21)
     with nncore.no_grad():
@@ -186,6 +195,7 @@ def recurrent(rng, dtype):
 WORK = (
     linear,
     convolution,
+    few_channels,
     pooling,
     operations,
     reductions,

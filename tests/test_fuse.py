@@ -12,7 +12,7 @@ from . import shapes
 from .test_compile import agree, bits, classes, randn
 
 CALLS = 4
-PRODUCTS = ("gemm", "conv", "winograd", "depthwise")
+PRODUCTS = ("gemm", "conv", "conv_scatter", "winograd", "depthwise")
 
 
 def kernels(run):

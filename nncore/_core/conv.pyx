@@ -80,6 +80,8 @@ cdef Taps _forward_taps(Geometry g):
 cdef extern from "tuning.h":
     enum:
         NN_WINOGRAD_MIN_CHANNELS, NN_WINOGRAD_MIN_GAIN
+    double NN_SCATTER_CYCLES, NN_GATHER
+    double NN_GATHER_FEW(int64_t C)
 
 # What is asked for: auto, direct, or m of Winograd's F(m x m, 3x3).
 ALGORITHMS = {"auto": 0, "direct": 1, "winograd2": 2, "winograd4": 4}
@@ -241,6 +243,25 @@ def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, 
     return y
 
 
+cdef bint _scatters(Geometry g, TensorBase dy, TensorBase dx) noexcept:
+    """Whether dX, of few channels, is scattered to: by the cycles of a run of taps along w at each point of dY, and of the
+    taps of its phase at each point of dX. Nothing but the layer and the image size may decide this."""
+    cdef int64_t lanes = runtime.lanes(dx.code), C = dx.dims[1]
+    cdef double scattered = 1, gathered = 1, K = dy.dims[1]
+    cdef int i
+    if g.groups != 1 or g.dilation[2] != 1 or C > lanes:
+        return False
+    for i in range(g.axes):
+        scattered *= dy.dims[2 + i]
+        gathered *= dx.dims[2 + i]
+    for i in range(3):
+        scattered *= g.kernel[i] if i < 2 else (g.kernel[2] * C + lanes - 1) // lanes
+        gathered *= <double>g.kernel[i] / g.stride[i]
+    scattered *= K + NN_SCATTER_CYCLES
+    gathered *= K * (NN_GATHER_FEW(C) / lanes if 2 * C <= lanes else NN_GATHER)
+    return scattered < gathered
+
+
 def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorBase bias=None):
     """dX of `shape` [N, C, spatial], channels-last; the transposed convolution of dy. One call per phase of the stride:
     dX at positions h = phase + stride g receives dY[g + (phase + padding - k dilation) / stride] W_k, for the k for
@@ -272,6 +293,15 @@ def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorB
     _spatial(dx, a.out)
     a.epilogue.bias = bias.data if bias is not None else NULL
     a.x, a.y = dy.data, dx.data
+    if _scatters(g, dy, dx):
+        w = channels_last(w)
+        taps = _forward_taps(g)
+        for i in range(3):
+            a.step[i] = g.stride[i]
+        a.n_taps, a.taps, a.packed = taps.n, taps.taps, w.data
+        taps.keep()
+        runtime.run_with_scratch(NN_K_conv_scatter, dy.code, &a, &a.scratch)
+        return dx
     for phase in product(range(g.stride[0]), range(g.stride[1]), range(g.stride[2])):
         axes = []
         for d in range(3):

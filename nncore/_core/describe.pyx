@@ -65,8 +65,8 @@ def describe(int kernel, int dtype, size_t address):
         return (name, *_gemm(<nn_gemm_args *>args, w))
     if kernel == NN_K_gemm_pack:
         return (name, *_gemm_pack(<nn_gemm_pack_args *>args, w))
-    if kernel == NN_K_conv:
-        return (name, *_conv(<nn_conv_args *>args, w))
+    if kernel in (NN_K_conv, NN_K_conv_scatter):
+        return (name, *_conv(<nn_conv_args *>args, w, kernel == NN_K_conv_scatter))
     if kernel in (NN_K_conv_pack, NN_K_depthwise_pack):
         return (name, *_conv_pack(<nn_conv_pack_args *>args, w))
     if kernel == NN_K_conv_weight:
@@ -140,10 +140,15 @@ cdef tuple _images(int64_t images, int64_t channels, const int64_t *before, int6
     return shape + (f", {groups} groups" if groups > 1 else "") + more, flop, w * moved
 
 
-cdef tuple _conv(const nn_conv_args *a, int64_t w):
-    cdef int64_t points = a.N * _product(a.grid, 3), numbers = a.groups * a.C * a.K * a.n_taps
-    return _images(a.N, a.C * a.groups, a.extent, a.K * a.groups, a.grid, 3, str(a.n_taps), a.groups, 2 * points * numbers, numbers,
-                   w, _epilogue(&a.epilogue), _others(&a.epilogue))
+cdef tuple _conv(const nn_conv_args *a, int64_t w, bint scatter):
+    cdef const int64_t *points = a.grid  # where products are added up, or from where they are scattered
+    cdef const int64_t *out = a.grid
+    cdef int64_t numbers = a.groups * a.C * a.K * a.n_taps
+    if scatter:
+        points = a.extent
+        out = a.out
+    return _images(a.N, a.C * a.groups, a.extent, a.K * a.groups, out, 3, str(a.n_taps), a.groups,
+                   2 * a.N * _product(points, 3) * numbers, numbers, w, _epilogue(&a.epilogue), _others(&a.epilogue))
 
 
 cdef tuple _conv_weight(const nn_conv_weight_args *a, int64_t w):

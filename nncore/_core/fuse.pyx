@@ -61,6 +61,7 @@ cdef dict _offsets():
         NN_K_gemm: {_at(&gemm, &gemm.C)},
         NN_K_gemm_pack: {_at(&gemm_pack, &gemm_pack.packed)},
         NN_K_conv: {_at(&conv, &conv.y)},
+        NN_K_conv_scatter: {_at(&conv, &conv.y)},
         NN_K_conv_pack: {_at(&conv_pack, &conv_pack.packed)},
         NN_K_depthwise_pack: {_at(&conv_pack, &conv_pack.packed)},
         NN_K_conv_weight: {_at(&weight, &weight.dw)},
@@ -180,12 +181,12 @@ cdef _Product _product(_Call c):
         p.at, p.epilogue = _at(g, &g.C), _at(g, &g.epilogue)
         whole = g.ldC == g.N and not g.beta and (g.batch == 1 or g.bsC == g.M * g.N)
         p.count, p.columns = g.batch * g.M * g.N, g.N
-    elif c.kernel == NN_K_conv:
+    elif c.kernel == NN_K_conv or c.kernel == NN_K_conv_scatter:
         v = <nn_conv_args *>c.args()
         p.at, p.epilogue = _at(v, &v.y), _at(v, &v.epilogue)
         p.count, p.columns = v.N * v.ldy, v.ldy
         for i in range(3):  # the gradient for the input of a strided convolution is written by several calls
-            whole = whole and v.grid[i] == v.out[i] and v.ostep[i] == 1
+            whole = whole and (c.kernel == NN_K_conv_scatter or v.grid[i] == v.out[i] and v.ostep[i] == 1)
             p.count *= v.out[i]
     elif c.kernel == NN_K_winograd:
         w = <nn_winograd_args *>c.args()

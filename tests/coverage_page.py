@@ -33,6 +33,8 @@ TORCH = {
     "F.heaviside": "torch.heaviside",
     "F.flatten": "torch.flatten",
     "nn.DBN": "",
+    "nn.GaussianNoise": "",
+    "F.gaussian_noise": "",
     "nn.Maxout": "",
     "F.maxout": "",
     "nn.Perceptron": "",
@@ -41,6 +43,8 @@ TORCH = {
     "F.rmse_loss": "",
     "optim.AdaSecant": "",
     "optim.Lion": "",
+    "utils.l1_penalty": "",
+    "utils.max_norm_": "",
     "init.default_": "",
     **{
         f"data.{n}": f"torch.utils.data.{n}"
@@ -110,7 +114,8 @@ def checks():
     """How many gradient checks each name has."""
     counts = {}
     for entry in [*test_gradients.CASES, *test_gradients.MODULES, *test_gradients.UTILITIES]:
-        counts[entry.split(" ")[0]] = counts.get(entry.split(" ")[0], 0) + 1
+        name = entry.split(" ")[0].replace("nn.utils.", "utils.")
+        counts[name] = counts.get(name, 0) + 1
     return counts
 
 
@@ -139,6 +144,7 @@ NO_GRADIENT = {
     "utils.get_total_norm": "reads gradients: test_nn_utils",
     "utils.fuse_conv_bn_eval": "makes a layer: test_norm",
     "utils.fuse_linear_bn_eval": "makes a layer: test_norm",
+    "utils.max_norm_": "writes leaves: test_nn_utils",
     "utils.remove_weight_norm": "makes a layer: test_nn_utils",
     "utils.remove_spectral_norm": "makes a layer: test_nn_utils",
     "utils.vector_to_parameters": "writes leaves: test_nn_utils",

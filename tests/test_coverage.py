@@ -27,7 +27,10 @@ TAUGHT = {
         utils.clip_grad_value_ lr_scheduler.LinearLR lr_scheduler.StepLR lr_scheduler.CosineAnnealingLR
         lr_scheduler.OneCycleLR lr_scheduler.ReduceLROnPlateau lr_scheduler.SequentialLR
     """,
-    "regularization": "nn.Dropout nn.Dropout1d nn.Dropout2d nn.Dropout3d nn.AlphaDropout nn.BatchNorm2d nn.LayerNorm",
+    "regularization": """
+        nn.Dropout nn.Dropout1d nn.Dropout2d nn.Dropout3d nn.AlphaDropout nn.BatchNorm2d nn.LayerNorm nn.GaussianNoise
+        utils.l1_penalty utils.max_norm_
+    """,
     "containers and shapes": """
         nn.Sequential nn.ModuleList nn.ModuleDict nn.ParameterList nn.Identity nn.Flatten nn.Unflatten nn.Bilinear
         nn.Embedding nn.EmbeddingBag nn.Upsample nn.PixelShuffle nn.ZeroPad2d nn.ReflectionPad2d nn.ReplicationPad2d

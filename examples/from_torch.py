@@ -1,4 +1,4 @@
-"""A network trained by torch goes on in nncore: its state_dict fits, and what it learnt helps with other digits.
+"""A network trained by torch goes on in nncore: its state_dict fits, and its layers serve for other digits, too.
 
 Where torch is installed, a small convolutional network is trained there to tell the digits 0 to 4; else its state_dict
 is read from from_torch.safetensors, which this script wrote with torch (`--save`). nncore's network, built by the same

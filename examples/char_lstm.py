@@ -11,17 +11,17 @@ library, so that the figures are those of the version that wrote them.
     python examples/char_lstm.py
 
 Expected (python examples/char_lstm.py):
-    text: 530391 characters, held out: 35266, different ones: 94
-    trigram model: 2.783 bits per character
-    LSTM: 1.993 bits per character, in training 1.604
-      | class in (step.kias if not [N, Cows).
+    text: 573559 characters, held out: 54636, different ones: 95
+    trigram model: 2.868 bits per character
+    LSTM: 2.015 bits per character, in training 1.522
+      | class in (sum_spoat(last.endations, reduction)
+      |     return self.label_sizes() if not.unsigution._module import TensorBase, tensors, (w, 8), len(start_dim), p)
       |
-      |     Args:
-      |         TypeError: an integer the work's of the value {shape} not is network else None
-      |         target: Ground of the last directur or torch's diving import enderity is int64.
-      |         if isinstance(input, target, output), got { boolss.
-      |         dim = np.alpha_elopenty("input",
-      |         "len(lamer, "-init", "x_mode", "dropout", "logenal", "bias", key_nor
+      |     def __reduction(nncore.tensor([1.0, 0.0)]], code):
+      |         raise TypeError(f"input: iteration its lines.
+      |         softrrory_size: functed and the best over the reduction for the float60.
+      |             arrays: evalda classes of expected shape
+      |
 """
 
 import math

@@ -10,9 +10,9 @@ classes have a share of at least 2 %; the same for the held-out real digits.
     python examples/gan.py
 
 Expected (python examples/gan.py):
-    8000 steps, 23 % of them the generator's, 239 changes of phase
+    4000 steps, 31 % of them the generator's, 156 changes of phase
     real digits:  the classifier is 96.4 % sure, 10 classes
-    drawn digits: the classifier is 80.8 % sure, 10 classes
+    drawn digits: the classifier is 79.2 % sure, 9 classes
 """
 
 import numpy as np
@@ -128,10 +128,10 @@ def main(argv=None):
             left.axhline(level, color="gray", linestyle=":")
         left.set(xlabel="step", ylabel="accuracy of the discriminator")
         tiles = np.pad(images[:80].numpy().reshape(10, 8, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
-        right.imshow(tiles.transpose(0, 2, 1, 3).reshape(100, 80), cmap="gray_r")
+        right.imshow(tiles.transpose(0, 2, 1, 3).reshape(100, 80), cmap="gray_r", interpolation="nearest")
         right.axis("off")
 
-    draw(args, plot, size=(8, 4))
+    draw(args, plot, size=(6, 3))
     return {"sure": fake[0], "classes": fake[1], "switches": switches}
 
 

@@ -21,6 +21,7 @@
 #include "kernels/rnn.inc"
 #include "kernels/elementwise.inc"
 #include "kernels/pad.inc"
+#include "kernels/affine.inc"
 #include "kernels/reduce.inc"
 #include "kernels/softmax.inc"
 #include "kernels/norm.inc"

@@ -420,6 +420,20 @@ typedef struct {
     void *y;
 } nn_resample_args;
 
+/* Images x [N][planes][h][w][inner], resampled: y[n, p, r, c] is x[n, p] at the position m[n] (r, c, 1)^T, rows and columns
+ * counted from the middles of y and x, bilinear between the four pixels around it. Those outside are `value`, or, with edge,
+ * the position is moved to the nearest of the image. hole[n], if not NULL: the rows and columns [top, bottom, left, right)
+ * of y that are `value`. */
+typedef struct {
+    int edge;
+    int64_t N, planes, inner, in[2], out[2];
+    const double *matrix; /* [N][2][3] */
+    const int64_t *hole;  /* [N][4] or NULL */
+    double value;
+    const void *x;
+    void *y;
+} nn_affine_args;
+
 /* Measures the machine: FLOP/s of independent FMAs in registers; bytes/s of y = x, read plus written. */
 typedef struct {
     double seconds;

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nncore
 from nncore import data, nn, optim, train
+from nncore.data import augment
 from nncore.nn import functional, init
 
 from . import reference, test_gradients
@@ -26,6 +27,7 @@ MODULES = {
     "init": (init, "torch.nn.init"),
     "train": (train, ""),
     "data": (data, ""),
+    "data.augment": (augment, ""),
 }
 # What torch has elsewhere, or not.
 TORCH = {
@@ -35,6 +37,8 @@ TORCH = {
     "nn.DBN": "",
     "nn.GaussianNoise": "",
     "F.gaussian_noise": "",
+    "utils.l1_penalty": "",
+    "utils.max_norm_": "torch.renorm",
     "nn.Maxout": "",
     "F.maxout": "",
     "nn.Perceptron": "",
@@ -49,6 +53,11 @@ TORCH = {
     **{
         f"data.{n}": f"torch.utils.data.{n}"
         for n in ("DataLoader", "Dataset", "Subset", "TensorDataset", "random_split")
+    },
+    **{
+        f"data.augment.{n}": f"torchvision.transforms.v2.{n}"
+        for n in ("Compose", "GaussianNoise", "MixUp", "Normalize", "RandomAffine", "RandomCrop")
+        + ("RandomHorizontalFlip", "RandomRotation", "RandomVerticalFlip")
     },
 }
 GROUPS = {
@@ -77,6 +86,7 @@ GROUPS = {
     "init": "Initialization (`nncore.nn.init`)",
     "train": "Training (`nncore.train`)",
     "data": "Data (`nncore.data`)",
+    "data.augment": "Augmentation (`nncore.data.augment`)",
 }
 YEAR = re.compile(r"\b(18|19|20)\d\d\b|arXiv")
 
@@ -139,6 +149,8 @@ NO_GRADIENT = {
     "init": "draws numbers",
     "train": "runs the loop",
     "data": "no operation",
+    "data.augment": "no gradient flows through",
+    "utils.max_norm_": "changes parameters: test_nn_utils",
     "utils.clip_grad_norm_": "changes gradients: test_nn_utils",
     "utils.clip_grad_value_": "changes gradients: test_nn_utils",
     "utils.get_total_norm": "reads gradients: test_nn_utils",

@@ -1067,3 +1067,44 @@ def resample(x, matrices):
         size = np.moveaxis(np.tensordot(np.abs(matrix), size, (1, axis)), 0, axis)
         terms = terms[..., None] * np.count_nonzero(matrix, axis=1)
     return y, size, terms
+
+
+# ---- affine resampling ----
+
+
+def affine(x, matrix, size, fill=0.0, hole=None):
+    """Bit for bit: positions and weights in double, products and sums in the dtype, one after the other."""
+    n, _, h, w = x.shape
+    y = np.empty((n, x.shape[1], *size), x.dtype)
+    r, c = np.meshgrid(*(np.arange(s) - (s - 1) / 2 for s in size), indexing="ij")
+    for k in range(n):
+        fractions, firsts = [], []
+        for m, extent in zip(matrix[k], (h, w)):
+            at = m[0] * r + m[1] * c + m[2] + (extent - 1) / 2
+            at = np.clip(at, 0, extent - 1) if fill == "edge" else np.clip(at, -1, extent)
+            firsts.append(np.floor(at).astype(int))
+            fractions.append(at - np.floor(at))
+        blank = np.zeros(size, bool)
+        if hole is not None:
+            top, bottom, left, right = hole[k]
+            blank[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
+        value = x.dtype.type(0 if fill == "edge" else fill)
+        outside, taps = np.zeros(size), []
+        for a in (0, 1):
+            for b in (0, 1):
+                i, j = firsts[0] + a, firsts[1] + b
+                f, g = (q if one else 1 - q for q, one in zip(fractions, (a, b)))
+                within = (i >= 0) & (i < h) & (j >= 0) & (j < w) & ~blank
+                outside += np.where(within, 0, f * g)
+                taps.append(
+                    (np.where(within, f * g, 0).astype(x.dtype), np.where(within, i, 0), np.where(within, j, 0))
+                )
+        base = np.where(outside > 0, value * outside.astype(x.dtype), x.dtype.type(-0.0))
+        base = np.where(blank, value, base)
+        for p in range(x.shape[1]):
+            total = base
+            for weight, i, j in taps:
+                with np.errstate(invalid="ignore"):
+                    total = np.where(weight != 0, total + weight * x[k, p, i, j], total)
+            y[k, p] = total
+    return y

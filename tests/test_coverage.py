@@ -29,7 +29,9 @@ TAUGHT = {
     """,
     "regularization": """
         nn.Dropout nn.Dropout1d nn.Dropout2d nn.Dropout3d nn.AlphaDropout nn.BatchNorm2d nn.LayerNorm nn.GaussianNoise
-        utils.l1_penalty utils.max_norm_
+        utils.l1_penalty utils.max_norm_ train.EarlyStopping train.MaxNorm data.augment.RandomShift
+        data.augment.RandomHorizontalFlip data.augment.RandomCrop data.augment.RandomRotation data.augment.GaussianNoise
+        data.augment.Cutout data.augment.MixUp
     """,
     "containers and shapes": """
         nn.Sequential nn.ModuleList nn.ModuleDict nn.ParameterList nn.Identity nn.Flatten nn.Unflatten nn.Bilinear

@@ -13,6 +13,7 @@ from nncore._core.tensor import from_array
 import nncore
 from nncore import nn, optim
 from nncore._core import elementwise, runtime
+from nncore.data import augment
 from nncore.nn import functional as F
 
 from . import test_gradients, tolerance
@@ -89,6 +90,20 @@ def padding(rng, dtype):
 def interpolation(rng, dtype):
     x = leaf(rng, dtype, 5, 40, 30, 31)
     return both_ways(lambda x: F.interpolate(x, (50, 44), mode="bilinear"), x, rng=rng)
+
+
+def augmentation(rng, dtype):
+    x = leaf(rng, dtype, 40, 3, 30, 31).detach()
+    generator = nncore.Generator(3)
+    return [
+        t(x)
+        for t in (
+            augment.RandomAffine(20, (0.1, 0.1), (0.8, 1.2), "edge", generator),
+            augment.RandomCrop(28, 4, generator=generator),
+            augment.Cutout(9, generator=generator),
+            augment.GaussianNoise(0.1, generator),
+        )
+    ]
 
 
 def normalization(rng, dtype):
@@ -208,6 +223,7 @@ WORK = (
     depthwise,
     padding,
     interpolation,
+    augmentation,
     normalization,
     bags,
 )

@@ -847,7 +847,7 @@ for _name, _shape in (
     case(f"F.{_name}", _dropout(lambda x, name=_name: getattr(F, name)(x, 0.4, True)), N(*_shape))
 case("F.gaussian_noise", _dropout(lambda x: F.gaussian_noise(x, 0.4) ** 2), N(4, 5))
 case("F.gaussian_noise transposed", _dropout(lambda x: F.gaussian_noise(x.T, 0.4) ** 2), N(4, 5))
-case("nn.utils.l1_penalty", lambda a, b: nn.utils.l1_penalty([a, b]), A(4, 5), A(3, salt=1))
+case("utils.l1_penalty", lambda a, b: nn.utils.l1_penalty([a, b]), A(4, 5), A(3, salt=1))
 case("F.bilinear", F.bilinear, N(2, 3), N(2, 2, salt=1), N(4, 3, 2, salt=2), N(4, salt=3))
 case("F.cosine_similarity", F.cosine_similarity, N(3, 4), N(3, 4, salt=1))
 case("F.cosine_similarity broadcast", lambda a, b: F.cosine_similarity(a, b, -1), N(2, 1, 4), N(3, 4, salt=1))

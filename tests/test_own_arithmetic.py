@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import nncore
-from nncore import nn, optim
+from nncore import data, nn, optim
+from nncore.data import augment
 from nncore.nn import functional as F
 
 from . import test_gradients
@@ -236,6 +237,25 @@ def test_the_rest(no_numpy):
         fn(t)
     init.constant_(t, 3.0)
     nncore.rand(3), nncore.full((2,), 1.0), nncore.ones_like(t), nncore.arange(5)
+
+
+def test_augmentation(no_numpy):
+    """NumPy holds matrices and positions; pixels are computed by kernels."""
+    x = nncore.rand(6, 3, 8, 8)
+    steps = [
+        augment.RandomAffine(20, (0.1, 0.1), (0.8, 1.2)),
+        augment.RandomShift(1),
+        augment.RandomCrop(8, 2),
+        augment.RandomVerticalFlip(),
+        augment.Cutout(3),
+        augment.GaussianNoise(0.1),
+        augment.Normalize(0.5, 0.5),
+        augment.MixUp(0.4, 3),
+    ]
+    pairs = data.TensorDataset(x, nncore.tensor([0, 1, 2] * 2))
+    for images, targets in data.DataLoader(pairs, 3, shuffle=True, transform=augment.Compose(steps)):
+        assert images.shape == (3, 3, 8, 8)
+        assert targets.shape == (3, 3)
 
 
 def test_the_net_catches(no_numpy):

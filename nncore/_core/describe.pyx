@@ -89,6 +89,8 @@ def describe(int kernel, int dtype, size_t address):
         return (name, *_pad(<nn_pad_args *>args, w))
     if kernel == NN_K_resample:
         return (name, *_resample(<nn_resample_args *>args, w))
+    if kernel == NN_K_affine:
+        return (name, *_affine(<nn_affine_args *>args, w))
     if kernel == NN_K_ewise:
         return _ewise(<nn_ewise_args *>args, w)
     if kernel == NN_K_cast:
@@ -227,6 +229,12 @@ cdef tuple _resample(const nn_resample_args *a, int64_t w):
     for d in range(3):
         seen *= a.at[d][a.out[d]] if a.at[d] != NULL else 1
     return f"{a.N}x{a.C}x{_dims(a.extent, 3)} -> {_dims(a.out, 3)}", 2 * seen, w * (inside + outside)
+
+
+cdef tuple _affine(const nn_affine_args *a, int64_t w):
+    cdef int64_t images = a.N * a.planes * a.inner, inside = _product(a.extent, 2), outside = _product(a.out, 2)
+    return f"{a.N}x{a.planes * a.inner}x{_dims(a.extent, 2)} -> {_dims(a.out, 2)}", 8 * images * outside, \
+        w * images * (inside + outside) + 48 * a.N
 
 
 cdef tuple _ewise(const nn_ewise_args *a, int64_t w):

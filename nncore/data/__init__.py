@@ -10,6 +10,7 @@
 (22, [(64, 64), (64,)])
 """
 
+from nncore.data import augment
 from nncore.data.dataset import Dataset, Subset, TensorDataset, random_split
 from nncore.data.files import (
     CIFAR10_CLASSES,
@@ -32,6 +33,7 @@ __all__ = [
     "ImageFolder",
     "Subset",
     "TensorDataset",
+    "augment",
     "batches",
     "load_cifar10",
     "load_digits",

@@ -172,7 +172,7 @@ def _check_labels(path, labels):
 
 def load_mnist(folder, train=True, *, verify=True):
     """The handwritten digits of the MNIST database, 28 x 28 pixels, from its IDX files, packed by gzip or not. LeCun,
-    Bottou, Bengio, Haffner, Proc. IEEE 86, 1998.
+    Bottou, Bengio, Haffner, Proceedings of the IEEE 86, 1998.
 
     Args:
         folder: where train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
@@ -203,7 +203,6 @@ def load_fashion_mnist(folder, train=True, *, verify=True):
 # ---- CIFAR-10 ----
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_CIFAR10 = "cifar-10-binary.tar.gz"
 _CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 _RECORD = 1 + 3 * 32 * 32
 _PER_FILE = 10000

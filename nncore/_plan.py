@@ -176,8 +176,7 @@ class _Recording:
                 self.held.append(block)
         self.trained = [(leaf, leaf.requires_grad) for leaf in r.leaves]
         self.steps = core.understand(r)
-        if not r.packs:  # the arrays of those that run again when a weight has changed stay
-            r.ranges = []  # what they held is in the steps now
+        r.ranges = []  # what they held is in the steps now
         self.result = mapped(result, lambda t: t.detach())
         del result, tensors  # and with them the graph
         if self._lost():

@@ -47,8 +47,6 @@ TORCH = {
     "F.rmse_loss": "",
     "optim.AdaSecant": "",
     "optim.Lion": "",
-    "utils.l1_penalty": "",
-    "utils.max_norm_": "",
     "init.default_": "",
     **{
         f"data.{n}": f"torch.utils.data.{n}"

@@ -148,7 +148,6 @@ NO_GRADIENT = {
     "train": "runs the loop",
     "data": "no operation",
     "data.augment": "no gradient flows through",
-    "utils.max_norm_": "changes parameters: test_nn_utils",
     "utils.clip_grad_norm_": "changes gradients: test_nn_utils",
     "utils.clip_grad_value_": "changes gradients: test_nn_utils",
     "utils.get_total_norm": "reads gradients: test_nn_utils",

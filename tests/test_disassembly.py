@@ -80,6 +80,8 @@ def test_no_stack_access_in_the_k_loop(kernels, name, suffix):
         if not any(PRODUCT.match(t) and f"p{suffix[1]} " in t and REGISTERS[name] in t for t in loops[0]):
             continue
         seen.append(function)
+        if function.startswith("dots_"):  # the loop along a line; the rest of the line is taken outside of it
+            loops = [min(loops, key=len)]
         for loop in loops:
             if found := on_the_stack(code, loop):
                 spilled[function] = found

@@ -101,6 +101,7 @@ cdef dict _labels():
     return {
         NN_K_gemm: _at(&gemm, &gemm.epilogue.of),
         NN_K_conv: _at(&conv, &conv.epilogue.of),
+        NN_K_conv_scatter: _at(&conv, &conv.epilogue.of),
         NN_K_winograd: _at(&winograd, &winograd.epilogue.of),
         NN_K_depthwise: _at(&depthwise, &depthwise.epilogue.of),
     }

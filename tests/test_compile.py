@@ -489,7 +489,7 @@ def test_weights_written_between_inferences(isa):
 
 @pytest.mark.parametrize("layer", ["direct", "winograd", "depthwise", "few", "linear"])
 def test_packing_anew_uses_the_plan_s_own_memory(isa, layer):
-    """What packing reads besides the weight, and its scratch memory, are not those of the recorded call: they are gone."""
+    """What packing reads besides the weight, and its scratch memory, are not the recorded call's: they are gone."""
     model = {
         "direct": lambda: nn.Conv2d(24, 40, (3, 2), stride=2),
         "winograd": lambda: nn.Conv2d(24, 40, 3, padding=1),

@@ -18,7 +18,7 @@ Expected (python examples/backprop_by_hand.py):
     dL/d 0.bias  : largest 0.0329, autograd 1e-17 off, differences 3e-11 off
     dL/d 2.weight: largest 0.0359, autograd 1e-17 off, differences 2e-11 off
     dL/d 2.bias  : largest 0.0442, autograd 2e-17 off, differences 2e-11 off
-    after descent: loss 0.030376356447 by hand, 0.030376356447 by autograd, weights 8e-16 apart
+    after descent: loss 0.030376356447 by hand, 0.030376356447 by autograd, weights 7e-16 apart
 """
 
 import numpy as np

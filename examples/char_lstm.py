@@ -11,17 +11,17 @@ library, so that the figures are those of the version that wrote them.
     python examples/char_lstm.py
 
 Expected (python examples/char_lstm.py):
-    text: 573559 characters, held out: 54636, different ones: 95
-    trigram model: 2.868 bits per character
-    LSTM: 2.015 bits per character, in training 1.522
-      | class in (sum_spoat(last.endations, reduction)
-      |     return self.label_sizes() if not.unsigution._module import TensorBase, tensors, (w, 8), len(start_dim), p)
+    text: 537786 characters, held out: 109992, different ones: 95
+    trigram model: 2.625 bits per character
+    LSTM: 1.784 bits per character, in training 1.640
+      | class for training, or a in the xistance(first is not None:
+      |                 return {tensorBrepers["sum"], epochs, "rear is None or None else None
+      |         if name in ((alse)
+      |     w = np.low(input, target, stride, state, Tensors.tallen())
+      |         indices: the lransposed self._f is not None.
       |
-      |     def __reduction(nncore.tensor([1.0, 0.0)]], code):
-      |         raise TypeError(f"input: iteration its lines.
-      |         softrrory_size: functed and the best over the reduction for the float60.
-      |             arrays: evalda classes of expected shape
-      |
+      |     Args:
+      |             path = as_tensor(as_float(input, target):
 """
 
 import math

@@ -15,7 +15,7 @@ Expected (python examples/deep_or_wide.py):
     depth 1: spirals  60 units,   302 parameters,  91.0 %; digits 267 units, 20035 parameters,  99.4 %
     depth 2: spirals  15 units,   317 parameters,  98.0 %; digits 108 units, 19882 parameters,  98.9 %
     depth 4: spirals   9 units,   317 parameters,  99.0 %; digits  70 units, 20170 parameters,  98.8 %
-    depth 8: spirals   6 units,   326 parameters,  89.4 %; digits  48 units, 20074 parameters,  97.9 %
+    depth 8: spirals   6 units,   326 parameters,  88.9 %; digits  48 units, 20074 parameters,  97.9 %
 """
 
 import math

@@ -93,7 +93,7 @@ class Peer:
     def __init__(self, library, python, threads):
         cpus = set(sorted(os.sched_getaffinity(0))[:threads])
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        self.library = library
+        self.name = library
         self.folder = tempfile.TemporaryDirectory()
         self.process = subprocess.Popen(
             [python, str(Path(__file__).parent / "peer.py"), library],
@@ -110,7 +110,7 @@ class Peer:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(f"{self.library}: the worker ended; run benchmarks/peer.py {self.library} to see why")
+            raise SystemExit(f"{self.name}: the worker ended; run benchmarks/peer.py {self.name} to see why")
         return json.loads(answer)
 
     def prepare(self, op, *inputs, **options):

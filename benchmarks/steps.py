@@ -256,7 +256,7 @@ def candidates_of(work, peers, state):
         else:
             continue
         if result is not None:
-            found[peer.library], runs[peer.library] = result, peer
+            found[peer.name], runs[peer.name] = result, peer
     # float32, a few layers, three steps: errors of some hundred roundings. A wrong formula is off by far more.
     for name, value in found.items():
         error = np.abs(value - found["nncore"]).max() / np.abs(found["nncore"]).max()

@@ -137,7 +137,7 @@
 #define NN_SUM_COLUMNS 32
 /* Columns that one chunk of a scatter writes, for all indices. */
 #define NN_GATHER_COLUMNS 1024
-/* Numbers of the result per chunk of affine resampling; one thread's time per number, in ns. */
+/* Numbers of the result per chunk of affine resampling; one thread's time per number, in ns: estimates, not measured. */
 #define NN_AFFINE_CHUNK 4096
 #define NN_AFFINE_NS 4.0
 /* Groups of random numbers (or of dropout's decisions) per chunk; one thread's time per number, in ns. */

@@ -54,7 +54,9 @@
 /* ---- convolution: `make bench-kernels ONLY=conv` ---- */
 
 /* Points of the result in a chunk, at least: enough tiles for a panel of weights to be worth its load. */
-#define NN_CONV_PIXELS 144
+#define NN_CONV_PIXELS 216
+/* Taps outside of the image are left out along a dimension if they are more than 1 of so many. */
+#define NN_CONV_DEAD 100
 /* To few outputs: the taps from which laying x out in planes pays, and the bytes of the planes of a chunk (they stay in L2). */
 #define NN_FEW_TAPS 4
 #define NN_FEW_BYTES (128 << 10)

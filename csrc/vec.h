@@ -53,6 +53,7 @@ typedef int32_t ireal;
 
 NN_INLINE int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
 NN_INLINE int64_t min_i(int64_t a, int64_t b) { return a < b ? a : b; }
+NN_INLINE int64_t max_i(int64_t a, int64_t b) { return a > b ? a : b; }
 
 typedef real vec __attribute__((vector_size(VBYTES)));
 typedef real vec_u __attribute__((vector_size(VBYTES), aligned(1), may_alias));

@@ -13,7 +13,8 @@ dtype_code, from_array, new_empty = tensor.dtype_code, tensor.from_array, tensor
 MR = 6  # rows of the GEMM micro-tile
 KC_BYTES, KB_BYTES, NC_BYTES = 2048, 16384, 8192  # GEMM's blocks
 PACK_B_MIN_M, PACK_A_MIN_N, PACK_A_MIN_K, MC, WIDE_M = 48, 192, 64, 96, 384
-CONV_PIXELS, CONV_BLOCK_POINTS, CONV_C_CHUNK, CONV_WEIGHT_CHUNKS = 144, 512, 48, 16
+CONV_PIXELS, CONV_BLOCK_POINTS, CONV_C_CHUNK, CONV_WEIGHT_CHUNKS = 216, 512, 48, 16
+CONV_DEAD = 100
 POOL_CHUNK, GATHER_COLUMNS, RANDOM_CHUNK = 8192, 1024, 256
 SUM_BLOCK, SUM_PIECE, SUM_ROWS, SUM_ROW_PIECE, SUM_COLUMNS = 512, 65536, 64, 4096, 32
 WINOGRAD_MIN_TILES, WINOGRAD_C = 48, 128
@@ -108,6 +109,7 @@ def conv_depth(dtype):
     out += [conv(1, c, 2, (1, 9), (1, 3), dilation=2) for c in around(KC // 2)]
     out += [conv(1, KC + 5, 2, (3, 3), (2, 2), stride=2), conv(1, 2 * KC + 1, 1, (2, 2), (1, 2))]
     out += [conv(1, 1, 2, (5, 7), (5, 5), padding=2), conv(1, 7, lanes + 1, (9, 6), (5, 5))]
+    out += [conv(1, KC // 2 + 1, NR + 1, (3, 4), (3, 3), padding=1)]  # a block between those that border points see
     # the same of the gradient for the input, whose depth is of outputs
     out += [conv(1, 2, k, (3, 4), (3, 3), padding=1) for k in around(KC // 3)]
     out += [conv(1, 3, KC + 1, (2, 5), (2, 2), stride=(1, 2))]
@@ -128,6 +130,18 @@ def conv_pixels(dtype):
         out += [conv(13, 2, 3, (5, 5), (3, 3), padding=p), conv(P + 1, 1, 2, (3,), (3,), padding=p)]
         out += [conv(5, 2, 2, (4, 5, 6), (2, 3, 3), padding=p), conv(4, 2, 3, (3, 4, 5), (1, 1, 1), padding=p)]
         out += [conv(9, 2, 3, (5, 6, 5), (2, 3, 2), stride=(2, 1, 2), padding=p)]
+    return out
+
+
+def conv_borders(dtype):
+    """Long and short axes: along these, taps outside of the image are left out, along those, they meet zeros."""
+    NR, _ = tile(dtype)
+    L, S = CONV_DEAD, 7
+    out = [conv(2, 2, 3, size, (3, 3), padding=1) for size in ((S, L), (L, S), (S, S))]
+    out += [conv(1, 2, 3, (S, L), (3, 3), padding=2, dilation=2), conv(1, 2, NR + 1, (2 * L, S), (3, 2), 2, 1)]
+    out += [conv(1, 2, 3, size, (2, 3, 3), padding=1) for size in ((2, 3, L), (2, L, 3), (L, 2, 3), (3, 2, 4))]
+    out += [conv(2, 2, 3, (S, L), (3, 3), padding=1, groups=2), conv(1, 3, 2, (L,), (3,), padding=1)]
+    out += [conv(1, 2, 3, (w,), (3,), padding=1) for w in around(2 * L // 3)]  # where the one ends and the other begins
     return out
 
 
@@ -211,6 +225,7 @@ CONVS = {
     "channels": conv_channels,
     "depth": conv_depth,
     "pixels": conv_pixels,
+    "borders": conv_borders,
     "geometry": conv_geometry,
     "points": conv_points,
     "groups": conv_groups,

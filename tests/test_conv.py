@@ -89,6 +89,13 @@ def test_every_edge(family, isa, dtype, rng):
         tolerance.close(got, dw, bound, f"weight gradient {c}")
 
 
+def _dead(c, axis):
+    """The share of products along an axis that lie outside of the image."""
+    points, taps = np.arange(c.out[axis]) * c.stride[axis] - c.padding[axis], np.arange(c.kernel[axis])
+    at = points[:, None] + taps * c.dilation[axis]
+    return np.mean((at < 0) | (at >= c.size[axis]))
+
+
 def test_the_edges_are_reached(isa, dtype):
     """The shapes above have what they are meant to have: several chunks, chunks of several images, blocks, pieces."""
     NR, _ = shapes.tile(dtype)
@@ -104,6 +111,10 @@ def test_the_edges_are_reached(isa, dtype):
     assert any(max(p - d * (k - 1) for p, d, k in zip(c.padding, c.dilation, c.kernel)) > 1 for c in found)
     assert any(c.groups > 1 and c.c == c.k == 1 for c in found)
     assert any(c.groups > 1 and c.c == 1 < c.k for c in found)
+    borders = [[_dead(c, axis) for axis in range(len(c.size))] for c in shapes.conv_borders(dtype)]
+    assert any(0 < min(b) * shapes.CONV_DEAD <= 1 < max(b) * shapes.CONV_DEAD for b in borders), "both in one image"
+    assert any(0 < max(b) * shapes.CONV_DEAD <= 1 for b in borders)
+    assert any(min(b) * shapes.CONV_DEAD > 1 for b in borders)
     assert max(points) > 2 * shapes.CONV_BLOCK_POINTS
     assert max(c.n for c in found) > 2 * 16
 
@@ -295,7 +306,11 @@ def test_threads(c, isa, dtype, rng):
             got = call()
             used = runtime.threads_used(True)
             tolerance.same_bits(got, plain[name], f"{name}, {threads} threads")
-            pieces = 7 if name == "weight gradient" or c.groups > 1 else c.n * int(np.prod(c.out)) // 288
+            pieces = (
+                7
+                if name == "weight gradient" or c.groups > 1
+                else c.n * int(np.prod(c.out)) // (2 * shapes.CONV_PIXELS)
+            )
             if name == "weight gradient" and (c.kernel == (1, 1) or c.n == 1):
                 continue  # one piece of work at these sizes
             assert used >= min(threads, max(pieces, 1)), f"{name}: {used} of {threads} threads"

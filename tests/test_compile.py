@@ -21,6 +21,7 @@ from nncore.nn import functional as F
 
 from . import test_gradients, test_optim
 from .conftest import ISAS
+from .shapes import slack_is_visible
 
 CALLS = 5  # of each compiled function: two are recorded, three replayed
 
@@ -1221,7 +1222,8 @@ def test_memory_is_bounded_over_many_shapes():
             resident.append(resident_bytes())
     assert len(f.plans) == 64
     assert sizes[1] < 2 * sizes[0]
-    assert resident[1] < resident[0] + (8 << 20)
+    if slack_is_visible():  # the address sanitizer keeps what was freed
+        assert resident[1] < resident[0] + (8 << 20)
     f(nncore.ones(1999))
     assert f.plan.replays == 2, "the last ones stay"
     f(nncore.ones(1000))

@@ -12,6 +12,7 @@ cdef extern from *:
     PyObject *this_threads_recorder
 
 cdef str _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+cdef str _TESTS = os.path.join(_PACKAGE, "tests") + os.sep  # of a wheel: to the package, a user's code
 
 
 cdef Recorder recorder():
@@ -46,7 +47,10 @@ def changed():
 def where():
     """(file, line) of the innermost frame outside of the package."""
     frame = sys._getframe()
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_PACKAGE) or file.startswith(_TESTS):
+            break
         frame = frame.f_back
     return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("?", 0)
 

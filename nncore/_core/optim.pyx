@@ -136,27 +136,47 @@ cdef class Step:
     cdef object optimizer, names
     cdef dict group, counters
     cdef list states
+    cdef list options  # the group's when `names` were seen to be what they need
 
     def __init__(self, optimizer, dict group, dict counters, list states, names):
         self.optimizer, self.group, self.counters, self.states, self.names = optimizer, group, counters, states, names
+        self.options = []
 
     def check(self):
         """Whether the options still need the same state, and the counters still are one (frozen ones stand still)."""
+        cdef object step = self.counters.get("step"), other
         for s in self.states:
-            if (<dict>s)["step"] != self.counters["step"]:
+            other = (<dict>s)["step"]
+            if other is not step and other != step:
                 return False
-        return self.optimizer._arrays(self.group).keys() == self.names
+        if self._same_options():
+            return True
+        if self.optimizer._arrays(self.group).keys() != self.names:
+            return False
+        self.options = list(self.group.values())
+        return True
+
+    cdef bint _same_options(self) except -1:
+        """Whether the options are the very objects."""
+        cdef Py_ssize_t i = 0, n = len(self.options)
+        for value in self.group.values():
+            if i == n or self.options[i] is not value:
+                return False
+            i += 1
+        return i == n
 
     def apply(self, size_t args):
         """Writes them into the kernel's arguments, and counts the step."""
         cdef dict scalars, after
+        cdef object name, value, s
         scalars, after = self.optimizer._plan(self.group, self.counters)
         _put(args, "lr", self.group["lr"])
         _put(args, "weight_decay", self.group.get("weight_decay", 0))
         _put(args, "maximize", self.group["maximize"])
         _put_all(args, scalars)
-        for s in self.states:
-            (<dict>s).update(after)
+        for name, value in after.items():
+            for s in self.states:
+                (<dict>s)[name] = value
 
 
 def set_scalars(size_t args, **numbers):

@@ -227,7 +227,8 @@ typedef struct {
 /* Convolution over channels-last data [N][d][h][w][channel]: at each point g of a grid,
  *     y[ostep g + obase, :] = epilogue(sum over taps t of x[step g + tap_t, :] W_t)
  * x is 0 outside of its extents. C channels are read and K written per group; ldx and ldy are the channels of all
- * groups, the steps from pixel to pixel. Taps are in ascending order; W is packed by conv_pack with the same list.
+ * groups, the steps from pixel to pixel. Taps are in ascending order; W is packed by conv_pack with the same list, or with a
+ * longer one of which it is a part: panels of outputs are `panel` numbers apart.
  * Forward: step = stride, tap = kernel index * dilation - padding. Gradient for the input: see the bindings.
  * conv_scatter, the gradient for an input of few channels (groups 1; grid, ostep, obase unused; taps along w in runs without
  * gaps, W as [C][n_taps][K]): y = epilogue(sum over points g of x and taps of x[g, :] W_t at step g + tap_t). */
@@ -238,6 +239,7 @@ typedef struct {
     int64_t n_taps;
     const int64_t *taps; /* [n_taps][3] */
     const void *x, *packed;
+    int64_t panel;
     void *y;
     nn_epilogue epilogue; /* of groups * K columns */
     void *scratch;

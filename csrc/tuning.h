@@ -51,6 +51,7 @@
 
 /* How far ahead a pack prefetches: in rows, and in elements of a row if it transposes. */
 #define NN_PACK_ROWS_AHEAD 8
+#define NN_CONV_PACK_AHEAD (512 / (int)sizeof(real)) /* of the weight of a convolution */
 #define NN_PACK_AHEAD (128 / (int)sizeof(real))
 
 /* Rows of A packed by one parallel chunk. */

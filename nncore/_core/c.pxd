@@ -84,6 +84,7 @@ cdef extern from "nncore.h" nogil:
         const int64_t *taps
         const void *x
         const void *packed
+        int64_t panel
         void *y
         nn_epilogue epilogue
         void *scratch

@@ -77,6 +77,20 @@ cdef Taps _forward_taps(Geometry g):
     return Taps(axes, [g.kernel[0], g.kernel[1], g.kernel[2]])
 
 
+cdef Taps _phase_taps(Geometry g, tuple phase):
+    """Of the gradient for the input: the taps that reach the positions phase + stride g of dX."""
+    cdef int64_t v
+    axes = []
+    for d in range(3):
+        found = []
+        for k in range(g.kernel[d]):
+            v = <int64_t>phase[d] + g.padding[d] - <int64_t>k * g.dilation[d]
+            if v % g.stride[d] == 0:
+                found.append((v / g.stride[d], k))
+        axes.append(sorted(found))
+    return Taps(axes, [g.kernel[0], g.kernel[1], g.kernel[2]])
+
+
 cdef extern from "tuning.h":
     enum:
         NN_WINOGRAD_MIN_CHANNELS, NN_WINOGRAD_MIN_GAIN
@@ -236,6 +250,7 @@ def forward(TensorBase x, TensorBase w, TensorBase bias, Geometry g, tuple out, 
         a.ostep[i], a.obase[i] = 1, 0
     a.n_taps, a.taps = taps.n, taps.taps
     a.x, a.packed, a.y = x.data, p.data, y.data
+    a.panel = taps.n * a.C * runtime.gemm_nr(x.code)
     a.epilogue.bias = bias.data if bias is not None else NULL
     a.epilogue.n, a.epilogue.then[0].op = act >= 0, act
     taps.keep()
@@ -269,11 +284,11 @@ def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorB
     cdef nn_conv_args a
     memset(&a, 0, sizeof(a))
     cdef TensorBase dx
-    cdef Taps taps
+    cdef Taps taps, all_taps
     cdef Storage p
     cdef int64_t[8] dims
     cdef int d, i, m
-    cdef int64_t v
+    cdef int64_t tap, first = 0
     dy = channels_last(dy)
     w = contiguous(w)
     if bias is not None:
@@ -302,25 +317,27 @@ def input_gradient(TensorBase dy, TensorBase w, Geometry g, tuple shape, TensorB
         taps.keep()
         runtime.run_with_scratch(NN_K_conv_scatter, dy.code, &a, &a.scratch)
         return dx
-    for phase in product(range(g.stride[0]), range(g.stride[1]), range(g.stride[2])):
-        axes = []
+    phases = [(phase, _phase_taps(g, phase)) for phase in product(*[range(g.stride[i]) for i in range(3)])]
+    all_taps = _forward_taps(g)  # only for where they stand: phase after phase
+    for _, taps in phases:
+        for i in range(taps.all_taps):
+            if taps.position[i] >= 0:
+                all_taps.position[i] = first + taps.position[i]
+        first += taps.n
+    p = _pack(w, all_taps, g, True, False)
+    a.panel = all_taps.n * a.C * runtime.gemm_nr(dy.code)
+    tap, first = a.C * runtime.gemm_nr(dy.code) * (4 if dy.code == NN_FLOAT32 else 8), 0
+    for phase, taps in phases:
         for d in range(3):
-            found = []
-            for k in range(g.kernel[d]):
-                v = <int64_t>phase[d] + g.padding[d] - <int64_t>k * g.dilation[d]
-                if v % g.stride[d] == 0:
-                    found.append((v / g.stride[d], k))
-            axes.append(sorted(found))
-            a.grid[d] = max(0, (a.out[d] - phase[d] + g.stride[d] - 1) // g.stride[d])
+            a.grid[d] = max(0, (a.out[d] - <int64_t>phase[d] + g.stride[d] - 1) // g.stride[d])
             a.step[d] = 1
             a.ostep[d], a.obase[d] = g.stride[d], phase[d]
-        if a.grid[0] == 0 or a.grid[1] == 0 or a.grid[2] == 0:
-            continue
-        taps = Taps(axes, [g.kernel[0], g.kernel[1], g.kernel[2]])
-        p = _pack(w, taps, g, True, False)
-        a.n_taps, a.taps, a.packed = taps.n, taps.taps, p.data
-        taps.keep()
-        runtime.run_with_scratch(NN_K_conv, dy.code, &a, &a.scratch)
+        if a.grid[0] and a.grid[1] and a.grid[2]:
+            a.n_taps, a.taps = taps.n, taps.taps
+            a.packed = <char *>p.data + (first * tap if taps.n else 0)
+            taps.keep()
+            runtime.run_with_scratch(NN_K_conv, dy.code, &a, &a.scratch)
+        first += taps.n
     return dx
 
 

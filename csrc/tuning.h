@@ -69,7 +69,7 @@
 /* Bytes of the lines that a chunk of conv_scatter reads and writes. The gradient for few channels is scattered where that
  * takes fewer cycles: per vector and row of a tile one for each channel of dY, and these to load and store it; gathering takes
  * so many per vector and FMA, or with planes, divided by LANES, as a function of the channels. */
-#define NN_SCATTER_BYTES (32 << 10)
+#define NN_SCATTER_BYTES (128 << 10)
 #define NN_SCATTER_CYCLES 8.0
 #define NN_GATHER 1.3
 #define NN_GATHER_FEW(C) (1.5 * (double)(C) + 3.0)

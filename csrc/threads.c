@@ -38,19 +38,22 @@ enum { MAX_THREADS = 256 };
 #define CHUNKS(w) ((int64_t)((w) >> 20 & MAX_CHUNKS))
 #define NEXT(w) ((int64_t)((w) & MAX_CHUNKS))
 
+/* A job costs what its cache lines take from core to core: what a worker must know is one line, which the caller writes
+ * once; what the caller must know is another, which it only reads. */
 static struct {
     _Alignas(64) _Atomic uint64_t word;
-    _Alignas(64) _Atomic int64_t done;
-    _Alignas(64) _Atomic(nn_task) task; /* written only while no chunk is claimable */
+    _Atomic(nn_task) task; /* this and the rest of the line: written only while no chunk is claimable */
     _Atomic(const void *) ctx;
     _Atomic int threads, rendezvous;
-    _Atomic int64_t grain; /* chunks claimed at a time */
+    _Atomic int64_t grain;             /* chunks claimed at a time */
+    _Alignas(64) _Atomic int64_t done; /* chunks that workers have done, of all jobs */
     _Alignas(64) _Atomic int arrived;
     _Atomic int sleeping;
     pthread_mutex_t busy, sleep_lock;
     pthread_cond_t wake, wanted; /* a job; a job for a team as large as the surplus workers' numbers */
     _Atomic int workers;         /* written under busy */
     uint32_t epoch;
+    int64_t given;               /* under busy: chunks that were left to workers, in all jobs before */
     int64_t shared_ns, alone_ns; /* under busy: time in jobs since the last stall; how that was answered */
     _Atomic int64_t alone_until; /* CLOCK_MONOTONIC */
     _Atomic int64_t missed_ns;   /* work not shared because the team was asleep, since it last woke */
@@ -216,13 +219,18 @@ int nn_kernel_shared(int kernel, int reset)
 
 /* ---- a job ---- */
 
+/* The fields of a job are in order with its word, which is stored after and loaded before them. */
+#define READ(field) atomic_load_explicit(&team.field, memory_order_relaxed)
+#define WRITE(field, value) atomic_store_explicit(&team.field, value, memory_order_relaxed)
+
 static void mark_used(int tid)
 {
     uint64_t bit = (uint64_t)1 << (tid % 64);
     if (!(atomic_load_explicit(&used[tid / 64], memory_order_relaxed) & bit)) atomic_fetch_or(&used[tid / 64], bit);
 }
 
-/* Claims and runs chunks of the current job until none is left; for a worker, if the job admits it. Returns how many. */
+/* Claims and runs chunks of the current job until none is left; for a worker, if the job admits it. Returns how many.
+ * The job's fields may be read as those of a later job, whose word then is not w. */
 static int64_t take_part(int tid)
 {
     uint64_t joined = UINT64_MAX; /* the job in which this thread has met the others */
@@ -231,10 +239,10 @@ static int64_t take_part(int tid)
         uint64_t w = atomic_load(&team.word);
         int64_t chunks = CHUNKS(w), next = NEXT(w);
         if (next >= chunks) return count;
-        nn_task task = atomic_load(&team.task);
-        const void *ctx = atomic_load(&team.ctx);
-        int threads = atomic_load(&team.threads), rendezvous = atomic_load(&team.rendezvous);
-        int64_t claim = atomic_load(&team.grain);
+        nn_task task = READ(task);
+        const void *ctx = READ(ctx);
+        int threads = READ(threads), rendezvous = READ(rendezvous);
+        int64_t claim = READ(grain);
         if (tid >= threads) return count;
         if (claim > chunks - next) claim = chunks - next;
         /* If the word is still w, the job was not replaced while its fields were read. */
@@ -248,7 +256,7 @@ static int64_t take_part(int tid)
         joined = w >> 40;
         for (int64_t i = 0; i < claim; i++) task(ctx, next + i, tid);
         count += claim;
-        atomic_fetch_add(&team.done, claim);
+        if (tid > 0) atomic_fetch_add(&team.done, claim);
     }
 }
 
@@ -378,15 +386,16 @@ void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanosecon
     double grain = rendezvous ? 1 : (double)chunks * NN_CLAIM_NS / (nanoseconds + 1);
     double most = (double)chunks / (4 * n);
     if (grain > most) grain = most;
-    atomic_store(&team.task, task);
-    atomic_store(&team.ctx, ctx);
-    int grown = n > atomic_exchange(&team.threads, n);
-    atomic_store(&team.rendezvous, rendezvous);
-    atomic_store(&team.grain, grain > 1 ? (int64_t)grain : 1);
-    atomic_store(&team.arrived, 0);
-    atomic_store(&team.done, 0);
+    int64_t claim = grain > 1 ? (int64_t)grain : 1, own = rendezvous ? 0 : claim; /* the caller's first chunks */
+    int grown = n > READ(threads);
+    WRITE(task, task);
+    WRITE(ctx, ctx);
+    WRITE(threads, n);
+    WRITE(rendezvous, rendezvous);
+    WRITE(grain, claim);
+    if (rendezvous) atomic_store(&team.arrived, 0);
     team.epoch = (team.epoch + 1) & 0xffffff;
-    atomic_store(&team.word, WORD(team.epoch, chunks, 0));
+    atomic_store(&team.word, WORD(team.epoch, chunks, own)); /* in order with the look at `sleeping` */
     if (grown || atomic_load(&team.sleeping)) {
         atomic_store(&team.missed_ns, 0);
         nn_follow_affinity(); /* from the next job on */
@@ -397,9 +406,12 @@ void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanosecon
     }
     int64_t start = now_ns(), done = 0;
     inside = 1;
-    int64_t own = take_part(0);
+    if (own > 0) mark_used(0);
+    for (int64_t i = 0; i < own; i++) task(ctx, i, 0);
+    own += take_part(0);
     inside = 0;
-    for (int i = 0; atomic_load(&team.done) < chunks; i++)
+    team.given += chunks - own;
+    for (int i = 0; atomic_load(&team.done) < team.given; i++)
         if (i < NN_SPINS_BEFORE_YIELD) {
             relax();
         } else {

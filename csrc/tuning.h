@@ -98,6 +98,10 @@
 
 /* Rows whose products with a panel of each gate wait in cache for the pointwise part: 48 x 64 x 4 floats are 48 KiB. */
 #define NN_RNN_ROWS 48
+/* Threads share the sequences, and never wait for each other, where W_hh takes up to so many bytes (it stays in the L2 of
+ * each) and there are so many sequences for each; otherwise they share the units of every step. */
+#define NN_RNN_BYTES (1 << 20)
+#define NN_RNN_MIN_ROWS 4
 
 /* ---- 3x3 convolution by Winograd's F(m x m, 3x3): `python -m benchmarks.winograd` ---- */
 

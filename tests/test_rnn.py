@@ -261,7 +261,8 @@ def test_special_values(mode, isa, dtype, rng):
 def test_threads(mode, isa, dtype, rng):
     """1, 2, 3 and 7 threads give the same bits, and take part."""
     NR, _ = shapes.tile(dtype)
-    for hidden, sizes in ((3 * NR + 5, (26, 25, 20)), (4 * NR, (3, 3)), (5, (40, 30)), (2 * NR, (1, 1))):
+    cases = (3 * NR + 5, (26, 25, 20)), (4 * NR, (3, 3)), (5, (40, 30)), (NR + 1, (29, 29, 29)), (2 * NR, (1, 1))
+    for hidden, sizes in cases:
         for d in (0, 1):
             runtime.set_parallel_threshold(-1)
             runtime.set_num_threads(1)

@@ -6,6 +6,7 @@
 #include "vec.h"
 
 #include "kernels/vmath.inc"
+#include "kernels/stream.inc"
 #include "kernels/epilogue.inc"
 #include "kernels/gemm.inc"
 #include "kernels/conv_window.inc"

@@ -5,6 +5,7 @@
  *
  *   vload vstore            unaligned, LANES elements
  *   vload_n vstore_n        the first n elements, 0 <= n <= LANES; the other lanes read as 0, are not written
+ *   vstream vfence          vstore past the cache, to a multiple of VBYTES; between such and what other threads read
  *   vset1 vzero             broadcast
  *   vfma(a,b,c)             a*b + c, fused where the ISA has FMA
  *   vmax(a,b) vmin(a,b)     b if either is NaN: write the operand that may be NaN second
@@ -97,6 +98,7 @@ NN_INLINE vec vload_m(const real *p, vmask m) { return NN_X(_mm512_maskz_loadu)(
 NN_INLINE void vstore_m(real *p, vec v, vmask m) { NN_X(_mm512_mask_storeu)(p, m, v); }
 NN_INLINE vec vload_n(const real *p, int64_t n) { return vload_m(p, vtail(n)); }
 NN_INLINE void vstore_n(real *p, vec v, int64_t n) { vstore_m(p, v, vtail(n)); }
+NN_INLINE void vstream(real *p, vec v) { NN_X(_mm512_stream)(p, v); }
 NN_INLINE vec vfma(vec a, vec b, vec c) { return NN_X(_mm512_fmadd)(a, b, c); }
 NN_INLINE vec vmax(vec a, vec b) { return NN_X(_mm512_max)(a, b); }
 NN_INLINE vec vmin(vec a, vec b) { return NN_X(_mm512_min)(a, b); }
@@ -142,6 +144,7 @@ NN_INLINE vec vload_m(const real *p, vmask m) { return NN_X(_mm256_maskload)((co
 NN_INLINE void vstore_m(real *p, vec v, vmask m) { NN_X(_mm256_maskstore)(p, (__m256i)m, v); }
 NN_INLINE vec vload_n(const real *p, int64_t n) { return vload_m(p, vtail(n)); }
 NN_INLINE void vstore_n(real *p, vec v, int64_t n) { vstore_m(p, v, vtail(n)); }
+NN_INLINE void vstream(real *p, vec v) { NN_X(_mm256_stream)(p, v); }
 NN_INLINE vec vfma(vec a, vec b, vec c) { return NN_X(_mm256_fmadd)(a, b, c); }
 NN_INLINE vec vmax(vec a, vec b) { return NN_X(_mm256_max)(a, b); }
 NN_INLINE vec vmin(vec a, vec b) { return NN_X(_mm256_min)(a, b); }
@@ -196,12 +199,25 @@ NN_INLINE vec vsqrt(vec x)
 }
 #ifdef __SSE2__
 #include <emmintrin.h>
+#ifdef NN_F64
+NN_INLINE void vstream(real *p, vec v) { _mm_stream_pd(p, v); }
+#else
+NN_INLINE void vstream(real *p, vec v) { _mm_stream_ps(p, v); }
+#endif
 NN_INLINE vu64 vmul32(vu64 a, vu64 b) { return (vu64)_mm_mul_epu32((__m128i)a, (__m128i)b); }
 #else
+NN_INLINE void vstream(real *p, vec v) { vstore(p, v); }
 NN_INLINE vu64 vmul32(vu64 a, vu64 b) { return (a & 0xffffffff) * (b & 0xffffffff); }
 #endif
 
 #endif
+
+NN_INLINE void vfence(void)
+{
+#ifdef __SSE2__
+    _mm_sfence();
+#endif
+}
 
 NN_INLINE int vany(vmask m)
 {

@@ -324,7 +324,6 @@ typedef struct {
     int32_t *index;
     const void *dy;
     void *dx;
-    void *scratch;
 } nn_pool_args;
 
 /* y = 0 */
@@ -420,6 +419,7 @@ typedef struct {
     const double *weight[3];
     const void *x;
     void *y;
+    void *scratch;
 } nn_resample_args;
 
 /* Images x [N][planes][h][w][inner], resampled: y[n, p, r, c] is x[n, p] at the position m[n] (r, c, 1)^T, rows and columns

@@ -156,6 +156,8 @@
 #define NN_SUM_COLUMNS 32
 /* Columns that one chunk of a scatter writes, for all indices. */
 #define NN_GATHER_COLUMNS 1024
+/* Numbers of a line that interpolation adds up at a time (they stay in L1). */
+#define NN_RESAMPLE_ROW 4096
 /* Numbers of the result per chunk of affine resampling; one thread's time per number, in ns: estimates, not measured. */
 #define NN_AFFINE_CHUNK 4096
 #define NN_AFFINE_NS 4.0

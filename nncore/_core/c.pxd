@@ -164,7 +164,6 @@ cdef extern from "nncore.h" nogil:
         int32_t *index
         const void *dy
         void *dx
-        void *scratch
 
     ctypedef struct nn_pad_args:
         int ndim
@@ -188,6 +187,7 @@ cdef extern from "nncore.h" nogil:
         const double *weight[3]
         const void *x
         void *y
+        void *scratch
 
     ctypedef struct nn_affine_args:
         int edge

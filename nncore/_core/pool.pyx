@@ -100,7 +100,7 @@ def forward(TensorBase x, Windows w, bint with_index):
     if with_index and a.max:
         index = new_storage(<size_t>(y.count() * sizeof(int32_t)))
     a.x, a.y, a.index = x.data, y.data, <int32_t *>index.data if index is not None else NULL
-    runtime.run_with_scratch(NN_K_pool, x.code, &a, &a.scratch)
+    runtime.run(NN_K_pool, x.code, &a)
     return y, index
 
 
@@ -117,7 +117,7 @@ def backward(TensorBase dy, Windows w, Storage index, tuple shape):
     dx = empty_channels_last(dy.code, dy.ndim, dims)
     w.fill(&a, dx)
     a.dy, a.dx, a.index = dy.data, dx.data, <int32_t *>index.data if index is not None else NULL
-    runtime.run_with_scratch(NN_K_pool_backward, dy.code, &a, &a.scratch)
+    runtime.run(NN_K_pool_backward, dy.code, &a)
     return dx
 
 

@@ -64,7 +64,7 @@ def apply(TensorBase x, tuple axes):
         runtime.keep(taps.weight, <size_t>taps.count * sizeof(double), taps)
     y = empty_channels_last(x.code, x.ndim, dims)
     a.x, a.y = x.data, y.data
-    runtime.run(NN_K_resample, x.code, &a)
+    runtime.run_with_scratch(NN_K_resample, x.code, &a, &a.scratch)
     return y
 
 

@@ -23,7 +23,7 @@ def functions(listing):
     found, code = [], None
     for line in listing.splitlines():
         if head := re.match(r"[0-9a-f]+ <(\w+)>:$", line):
-            code = [] if head[1].startswith(("ukr_", "dots_", "rnn_row_")) else None
+            code = [] if head[1].startswith(("ukr_", "dots_", "row_")) else None
             if code is not None:
                 found.append((head[1], code))
         elif code is not None and (body := re.match(r"\s*([0-9a-f]+):\s+(\S.*)", line)):

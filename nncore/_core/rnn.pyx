@@ -18,16 +18,17 @@ cdef Storage _packed(TensorBase w, int64_t H, bint by_gate):
     cdef nn_gemm_pack_args a
     memset(&a, 0, sizeof(a))
     cdef Storage p
-    cdef int64_t g, parts = w.dims[0] // H if by_gate else 1, nr = runtime.gemm_nr(w.code), part
+    cdef int64_t g, nr = runtime.gemm_nr(w.code), parts, part
     cdef int64_t itemsize = 4 if w.code == NN_FLOAT32 else 8
     cdef tuple key = ("rnn", runtime.isa(), <size_t>(w.data - w.storage.data), H, w.dims[0], by_gate)
     found = find_packed(w.storage, key)
     if found is not True and found is not False:
         return <Storage>found
-    a.N, a.K = H, w.dims[0] // parts
+    parts = w.dims[0] // H if by_gate and H % nr != 0 else 1  # whole panels: the gates' copies are one
+    a.N, a.K = (w.dims[0] // parts, H) if by_gate else (H, w.dims[0])
     a.rsB = 1 if by_gate else H
     a.csB = H if by_gate else 1
-    part = a.K * ((H + nr - 1) // nr * nr) * itemsize
+    part = a.K * ((a.N + nr - 1) // nr * nr) * itemsize
     p = new_storage(<size_t>(parts * part))
     for g in range(parts):
         a.B = w.data + g * H * H * itemsize

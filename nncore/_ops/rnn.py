@@ -39,6 +39,11 @@ def _check(mode, x, sizes, h0, c0, directions):
             raise ValueError(f"{name}: expected shape {(len(directions), batch, hidden)} per layer, got {t.shape}")
 
 
+def _rows(t, first, end):
+    """Rows [first, end) of a matrix, as a view."""
+    return t._view((end - first, t.shape[1]), t.strides, first * t.strides[0])
+
+
 def equal_steps(steps, rows):
     """The sizes of steps of equally many rows."""
     return kernels.steps(steps, rows)
@@ -75,7 +80,8 @@ def layer(mode, x, sizes, h0, c0, directions):
         gates = dense.linear(x, w_ih, b_ih)
         held.append((gates, kernels.forward(cell, d, gates, w_hh, b_hh, first_h, first_c, sizes, keep, y, hn, cn)))
 
-    # dG, the gradient of the gates:  dX = dG W_ih,  dW_ih = dG^T X,  dW_hh = dG^T H_before,  db = sum of dG over rows
+    # dG, the gradient of the gates:  dX = dG W_ih,  dW_ih = dG^T X,  dW_hh = dG^T H_before,  db = sum of dG over rows.
+    # Where h0 is 0, H_before has rows of zeros: those of the first step.
     def backward(dy, dhn, dcn=None):
         dy, dhn, dcn = (None if t is None else contiguous(t) for t in (dy, dhn, dcn))
         wanted = [t is not None and t.requires_grad for t in inputs]
@@ -91,7 +97,13 @@ def layer(mode, x, sizes, h0, c0, directions):
                 dx = _add(dx, dense.matmul(dgates, w_ih))
             db_ih = reduce(SUM, dgates, 0, 1)[0] if want_b_ih or want_b_hh else None
             grads.append(dense.matmul(_swap(dgates), x) if want_w_ih else None)
-            grads.append(dense.matmul(_swap(drecurrent), before) if want_w_hh else None)
+            first, end = 0, x.shape[0]
+            if h0 is None and d == 0:
+                first = batch
+            elif h0 is None and len(sizes) * batch == end:
+                end -= batch
+            later = _rows(drecurrent, first, end), _rows(before, first, end)
+            grads.append(dense.matmul(_swap(later[0]), later[1]) if want_w_hh else None)
             grads.append(db_ih if want_b_ih else None)
             same = drecurrent is dgates
             grads.append((db_ih if same else reduce(SUM, drecurrent, 0, 1)[0]) if want_b_hh else None)

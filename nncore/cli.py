@@ -21,6 +21,7 @@ import numpy as np
 import nncore
 from nncore import data, train
 from nncore._model_file import ACTIVATIONS, check_output, standardize, write_atomically
+from nncore._ops._check import integer
 
 MODEL_FILE = "nncore-model.safetensors"
 LEARNING_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 0.02}
@@ -59,6 +60,11 @@ def _float(text):
         return float(text) if "_" not in text else None
     except ValueError:
         return None
+
+
+def _number(text):
+    """The number that a cell holds, integers exactly, or None."""
+    return int(text) if re.fullmatch(r"[+-]?\d{1,20}", text) else _float(text)
 
 
 class _Csv:
@@ -402,6 +408,8 @@ def _samples_for(model, args):
     if _suffix(args.file) == ".npz":
         samples = _read_npz(args.file, args.x_name or "x", args.y_name or "y", need_y=False)
         return samples.x, samples.y
+    if args.x_name is not None or args.y_name is not None:
+        raise ValueError("--x-name, --y-name: only for .npz files; the columns of a .csv file have the model's names")
     with _Csv(args.file) as table:
         target = table.names.index(model.target) if model.target in table.names else None
         if model.features is not None:
@@ -414,15 +422,12 @@ def _samples_for(model, args):
 
 def _score(model, found, targets):
     """A line about the predictions where the target is known, or None."""
+    texts = list(map(str, targets.tolist() if isinstance(targets, np.ndarray) else targets))
     if model.spec.task == "classification":
-        numeric = not isinstance(model.classes[0], str | bool)
-        pairs = []
-        for guess, y in zip(found.tolist(), targets):
-            text = str(y)
-            if not _is_missing(text):
-                pairs.append(_float(text) == guess if numeric else text == str(guess))
+        read = str if isinstance(model.classes[0], str | bool) else _number
+        pairs = [read(text) == read(str(guess)) for guess, text in zip(found.tolist(), texts) if not _is_missing(text)]
         return f"accuracy {sum(pairs) / len(pairs):.4f} ({sum(pairs)} of {len(pairs)})" if pairs else None
-    errors = [guess - y for guess, y in zip(found.tolist(), map(_float, map(str, targets))) if y is not None]
+    errors = [guess - y for guess, y in zip(found.tolist(), map(_float, texts)) if y is not None]
     errors = [e for e in errors if math.isfinite(e)]
     return (
         f"rmse {math.sqrt(math.fsum(e * e for e in errors) / len(errors)):.6g} ({len(errors)} rows)" if errors else None
@@ -560,7 +565,7 @@ def main(argv=None):
     try:
         args = _parser().parse_args(argv)
         if args.threads is not None:
-            nncore.set_num_threads(args.threads)
+            nncore.set_num_threads(integer(args.threads, "--threads", 1))
         args.run(args)
         if sys.stdout is not None:
             sys.stdout.flush()

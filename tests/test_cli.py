@@ -218,6 +218,27 @@ def test_predictions_from_npz(capsys):
     assert run(capsys, "predict", "nncore-model.safetensors", "x.npz") == (0, out, "")
 
 
+def test_names_of_arrays_are_not_for_csv(capsys):
+    flowers()
+    run(capsys, "train", "--data", "flowers.csv", "--target", "kind", "--epochs", 1, "--quiet")
+    for option in ("--x-name", "--y-name"):
+        assert option in refused(capsys, "predict", "nncore-model.safetensors", "flowers.csv", option, "a")
+
+
+def test_labels_are_compared_exactly(capsys):
+    """Integers above 2^53, and float32 numbers, whose shortest text is another double."""
+    x = np.repeat([[-1.0], [1.0]], 20, 0)
+    for labels in (np.array([10**17 + 1, 10**17 + 3]), np.array([0.1, 0.2], np.float32)):
+        np.savez("l.npz", x=x, y=labels.repeat(20))
+        with open("l.csv", "w") as file:
+            file.write("x,y\n" + "".join(f"{a},{b}\n" for (a,), b in zip(x.tolist(), labels.repeat(20).tolist())))
+        for data_of in (("l.npz",), ("l.csv", "--target", "y")):
+            options = ("--task", "classification", "--lr", 0.1, "--quiet")
+            assert run(capsys, "train", "--data", *data_of, *options)[0] == 0
+            _, _, err = run(capsys, "predict", "nncore-model.safetensors", data_of[0])
+            assert err == "nncore: accuracy 1.0000 (40 of 40)\n"
+
+
 def test_rows_without_a_target_are_predicted_and_not_scored(capsys):
     flowers()
     run(capsys, "train", "--data", "flowers.csv", "--target", "kind", "--lr", 0.01, "--quiet")
@@ -323,7 +344,7 @@ def test_npz_errors(capsys):
         (["train", "--lr", "-1"], "lr: .*-1"),
         (["train", "--lr", "nan"], "lr: .*nan"),
         (["train", "--seed", "-1"], "seed: .*-1"),
-        (["train", "--threads", "0"], "n: .*0|threads"),
+        (["train", "--threads", "0"], "--threads: .*0"),
         (["train", "--test-fraction", "1"], "test_fraction: .*1"),
         (["train", "--momentum", "0.5"], "--momentum: only for --optimizer sgd"),
         (["train", "--statistics"], "--history"),

@@ -213,11 +213,13 @@ class LearningRateSchedule(Callback):
     """Steps a scheduler of `nncore.optim.lr_scheduler`.
 
     Args:
-        scheduler: scheduler of the optimizer that `fit` is given, or a function of the optimizer that makes one.
+        scheduler: scheduler of the optimizer that `fit` is given, or a function of the optimizer that makes one, anew
+            for each training.
         on: 'epoch' or 'batch': after what it steps (OneCycleLR and the like: 'batch').
         monitor: the value that ReduceLROnPlateau is given.
 
     Attributes:
+        scheduler: the one that is stepped; None before a function has made it.
         rates: the first group's rate in each epoch (batch), before the step.
 
     >>> from nncore import nn, optim, train
@@ -233,16 +235,17 @@ class LearningRateSchedule(Callback):
             raise TypeError(
                 f"scheduler: expected a scheduler or a function of the optimizer that makes one, got {name}"
             )
-        self.scheduler, self.on, self.rates = scheduler, one_of(on, "on", ("epoch", "batch")), []
+        self._given, self.on, self.rates = scheduler, one_of(on, "on", ("epoch", "batch")), []
+        self.scheduler = scheduler if isinstance(scheduler, LRScheduler) else None
         self._monitor = _Monitor(monitor, "auto")
 
     def on_train_begin(self, logs):
-        """Makes the scheduler, if it is not there."""
-        if not isinstance(self.scheduler, LRScheduler):
-            made = self.scheduler(self.optimizer)
+        """Makes the scheduler, if a function was given."""
+        if not isinstance(self._given, LRScheduler):
+            made = self._given(self.optimizer)
             if not isinstance(made, LRScheduler):
                 raise TypeError(f"scheduler: expected the function to make a scheduler, got {type(made).__name__}")
-            self.scheduler = made
+            self.scheduler, self.rates = made, []
         if self.scheduler.optimizer is not self.optimizer:
             raise ValueError("scheduler: it is another optimizer's than the one that fit uses")
 

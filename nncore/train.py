@@ -175,11 +175,15 @@ def _resolve_metrics(metrics):
     found = {}
     for m in metrics if isinstance(metrics, list | tuple) else [metrics]:
         if isinstance(m, str):
-            found[m] = METRICS[one_of(m, "metrics", tuple(METRICS))]
+            name, m = m, METRICS[one_of(m, "metrics", tuple(METRICS))]
         elif callable(m):
-            found[getattr(m, "__name__", type(m).__name__)] = m
+            name = getattr(m, "__name__", type(m).__name__)
         else:
             raise TypeError(f"metrics: expected names or functions, got {type(m).__name__}")
+        if name in ("loss", "samples_per_second") or name.startswith("val_"):
+            raise ValueError(f"metrics: {name!r} is the name of another value of the history")
+        if found.setdefault(name, m) is not m:
+            raise ValueError(f"metrics: two are named {name!r}; give each function a __name__ of its own")
     return found
 
 
@@ -498,8 +502,8 @@ def fit(
         batch_size: samples per step, or None for all of them. A DataLoader has its own.
         validation_data: (x, y), or a DataLoader or Dataset, to evaluate after each epoch.
         validation_split: instead, the share of the samples, 0 <= share < 1, that is held out for it: the last ones.
-        metrics: 'accuracy', 'mae', 'r2', functions (output, target) -> number, or a list of these. They see the
-            outputs of the whole epoch at once (in training, those from before each batch's step).
+        metrics: 'accuracy', 'mae', 'r2', functions (output, target) -> number, or a list of these, with names of their
+            own. They see the outputs of the whole epoch at once (in training, those from before each batch's step).
         seed: of shuffling and dropout; nncore's default generator is left as it was. None: it is drawn from.
         shuffle: a new order of the samples in each epoch. A DataLoader has its own.
         callbacks: `Callback`s (`EarlyStopping`, `ModelCheckpoint`, `LearningRateSchedule`, `MaxNorm`, your own),

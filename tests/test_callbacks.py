@@ -201,6 +201,10 @@ def test_weights_files_are_checked(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"w\.safetensors: not a safetensors file"):
             train.load_weights(path, net)
+    header = b'{"weight":{"dtype":"BF16","shape":[1,1],"data_offsets":[0,2]}}  '
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\x80?")
+    with pytest.raises(ValueError, match=r"w\.safetensors: tensors of type BF16"):
+        train.load_weights(path, nn.Linear(1, 1, bias=False))
     with pytest.raises(FileNotFoundError):
         train.load_weights(tmp_path / "nothing", net)
     for call in (train.save_weights, train.load_weights):
@@ -229,6 +233,15 @@ def test_schedules_step_after_epochs_or_batches():
     schedule = train.LearningRateSchedule(lr_scheduler.ExponentialLR(optimizer, 0.5))
     train.fit(net, x, y, optimizer=optimizer, epochs=2, callbacks=schedule)
     assert (schedule.rates, optimizer.param_groups[0]["lr"]) == ([0.5, 0.25], 0.125)
+
+
+def test_a_function_makes_a_schedule_for_each_training():
+    x, y = blobs(12)
+    schedule = train.LearningRateSchedule(lambda o: lr_scheduler.ExponentialLR(o, 0.5))
+    assert schedule.scheduler is None
+    for _ in range(2):
+        train.fit(network(), x, y, lr=1.0, optimizer="sgd", epochs=2, callbacks=schedule)
+        assert schedule.rates == [1.0, 0.5]
 
 
 def test_plateaus():

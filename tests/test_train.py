@@ -285,6 +285,14 @@ def test_bad_data_is_named_instead(which, value):
         train.fit(nn.Linear(2, 1), **arrays, loss="mse", batch_size=2)
 
 
+def _named(name):
+    def metric(output, target):
+        return 5.0
+
+    metric.__name__ = name
+    return metric
+
+
 @pytest.mark.parametrize(
     "change, error, words",
     [
@@ -303,6 +311,9 @@ def test_bad_data_is_named_instead(which, value):
         ({"metrics": "f1"}, ValueError, "metrics: .*f1"),
         ({"metrics": [3]}, TypeError, "metrics: .*int"),
         ({"metrics": 3}, TypeError, "metrics: .*int"),
+        ({"metrics": [lambda o, t: 1.0, lambda o, t: 2.0]}, ValueError, "metrics: two are named '<lambda>'"),
+        ({"metrics": _named("loss")}, ValueError, "metrics: 'loss' is the name of"),
+        ({"metrics": ["accuracy", _named("val_accuracy")]}, ValueError, "metrics: 'val_accuracy' is the name of"),
         ({"callbacks": [3]}, TypeError, "callbacks: .*int"),
         ({"callbacks": 3}, TypeError, "callbacks: .*int"),
         ({"validation_data": 3}, TypeError, "validation_data: "),

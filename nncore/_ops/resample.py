@@ -6,7 +6,7 @@ from math import floor
 
 from nncore import _tape
 from nncore._core.resample import Taps, apply
-from nncore._ops._check import as_float, integer, number, one_of
+from nncore._ops._check import FLOAT32, as_float, integer, number, one_of
 from nncore._ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 
 MODES = {
@@ -32,13 +32,16 @@ def _cubic(d, a):
     return (((d - 5) * d + 8) * d - 4) * a if d < 2 else 0.0
 
 
-def _nearest(n, m, exact, factor):
-    # in single precision, as torch's: where o n / m is next to an integer, the element depends on it
-    step, half = c_float(1 / factor if factor else n / m).value, 0.5 if exact else 0.0
-    return [[(min(int(c_float((o + half) * step).value), n - 1), 1.0)] for o in range(m)]
+def _nearest(n, m, exact, factor, single):
+    # in the images' precision, as torch's: where o n / m is next to an integer, the element depends on it
+    rounded = (lambda v: c_float(v).value) if single else float
+    step, half = rounded(1 / factor if factor else n / m), 0.5 if exact else 0.0
+    return [[(min(int(rounded((o + half) * step)), n - 1), 1.0)] for o in range(m)]
 
 
 def _smooth(n, m, cubic, align_corners, factor, antialias):
+    if n == m and (antialias or not cubic):  # whatever the factor, as torch's
+        return [[(o, 1.0)] for o in range(m)]
     step = 1 / factor if factor else n / m
     if align_corners:
         step = (n - 1) / (m - 1) if m > 1 else 0.0
@@ -66,10 +69,10 @@ def _smooth(n, m, cubic, align_corners, factor, antialias):
 
 
 @lru_cache(maxsize=256)
-def _taps(n, m, mode, align_corners, factor, antialias):
+def _taps(n, m, mode, align_corners, factor, antialias, single):
     """From n elements to m, and its transpose."""
     if mode.startswith("nearest"):
-        rows = _nearest(n, m, mode == "nearest-exact", factor)
+        rows = _nearest(n, m, mode == "nearest-exact", factor, single)
     else:
         rows = _smooth(n, m, mode == "bicubic", align_corners, factor, antialias)
     back = [[] for _ in range(n)]
@@ -115,7 +118,8 @@ def interpolate(
                         Acoustics, Speech, and Signal Processing 29, 1981)
         area            the mean of elements floor(o s) up to ceil((o + 1) s): adaptive_avg_pool
 
-    and what lies beyond an end is the end.
+    and what lies beyond an end is the end. The linear modes, and those with antialias, leave an axis alone whose size
+    stays.
 
     Args:
         input: [N, C, L], [N, C, H, W] or [N, C, D, H, W]; float32 or float64.
@@ -163,7 +167,9 @@ def interpolate(
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[axes - 1](x, sizes)
     if factors is None or recompute_scale_factor:
         factors = (None,) * axes
-    options = mode, bool(align_corners), bool(antialias)
-    pairs = [_taps(n, m, *options[:2], f, options[2]) for n, m, f in zip(x.shape[2:], sizes, factors)]
+    pairs = [
+        _taps(n, m, mode, bool(align_corners), f, bool(antialias), x._code == FLOAT32)
+        for n, m, f in zip(x.shape[2:], sizes, factors)
+    ]
     forward, back = zip(*pairs)
     return _tape.record(apply(x, forward), "interpolate", (x,), lambda dy: (apply(dy, back),))

@@ -177,7 +177,7 @@ typedef struct {
     uint64_t seed, stream;
 } nn_random_args;
 
-/* y = keep(i) ? x * scale : 0, P(keep) = 1 - threshold / 65536; the mask is recomputed, never stored. */
+/* y = x * (keep(i) ? scale : 0), P(keep) = 1 - threshold / 65536; the mask is recomputed, never stored. */
 typedef struct {
     int64_t n;
     const void *x;

@@ -226,7 +226,6 @@ NUMBERS_IN_GRADIENTS = {
     "__pow__": "as pow",
 }
 NUMBERS = {
-    "dropout": "a dropped element is 0",
     "pow": "NaN^0 is 1, as in IEEE 754",
     "__pow__": "as pow",
 }

@@ -415,7 +415,8 @@ log_softmax = _softmax(True, "log_softmax", "x - log of the sum of e^x along axi
 
 
 def dropout(input, p=0.5, training=True):
-    """Zeroes elements with probability p and scales the others by 1 / (1 - p), in training. Srivastava et al., 2014.
+    """Zeroes elements with probability p and scales the others by 1 / (1 - p), in training; NaN and infinities that are
+    dropped leave NaN. Srivastava et al., 2014.
 
     Args:
         input: Tensor or array of floats.
@@ -432,13 +433,6 @@ def dropout(input, p=0.5, training=True):
     p = number(p, "p", 0, 1)
     if not training or p == 0:
         return x
-    if p == 1:
-        return _tape.record(
-            ewise(OPS["fill"], x, None, None, 0.0),
-            "dropout",
-            (x,),
-            lambda dy: (ewise(OPS["fill"], dy, None, None, 0.0),),
-        )
     seed, stream = _random.default_generator.next_stream()
 
     def backward(dy):  # the same mask, from the same counter

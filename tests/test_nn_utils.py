@@ -9,6 +9,7 @@ import pytest
 
 import nncore
 from nncore import nn, optim
+from nncore._core import runtime
 from nncore.nn import utils
 
 
@@ -80,6 +81,25 @@ def test_gradients_that_are_views():
     norm = np.linalg.norm(p.grad.numpy())
     assert utils.clip_grad_norm_(p, 1.0).item() == pytest.approx(norm, rel=1e-15)
     assert np.linalg.norm(p.grad.numpy()) == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda a: a, lambda a: a.T], ids=["row-major", "transposed"])
+def test_gradients_that_share_memory_are_scaled_one_after_the_other(make):
+    """A parameter given twice counts twice, and its gradient is scaled twice, as torch's; on any number of threads."""
+    n = 1200
+    runtime.set_parallel_threshold(0.0)
+    for threads in (1, 2, 7):
+        runtime.set_num_threads(threads)
+        p, q = nn.Parameter(np.zeros((n, n), np.float32)), nn.Parameter(np.zeros((n // 2, n), np.float32))
+        g = nncore.tensor(np.full((n, n), 2.0, np.float32))
+        p.grad = make(g)
+        q.grad = make(g)[: n // 2]
+        norm = utils.clip_grad_norm_([p, p, q], 1.0).item()
+        assert norm == pytest.approx(2 * n * math.sqrt(2.5), rel=1e-6)
+        c = 1 / (norm + 1e-6)
+        got = p.grad.numpy()
+        np.testing.assert_allclose(got[: n // 2], 2 * c**3, rtol=1e-6)
+        np.testing.assert_allclose(got[n // 2 :], 2 * c**2, rtol=1e-6)
 
 
 def test_vectors():

@@ -229,6 +229,10 @@ cdef int _in_place(int kernel, list tensors, TensorBase norm, double most) excep
     o.most = most
     for t in tensors:
         require_writable(t)
+    if len({id(t._storage) for t in tensors}) < len(tensors):  # they may share memory: one after the other
+        for t in tensors:
+            _in_place(kernel, [t], norm, most)
+        return 0
     cdef list dense = [contiguous(t) for t in tensors]
     for code in range(2):
         Chunks([d for d in dense if (<TensorBase>d).code == code], [], norm, False, True).update(kernel, &o)

@@ -62,10 +62,13 @@ class Generator:
         return self._seed, self._stream
 
     def set_state(self, state):
-        """Goes back to a state."""
-        seed, stream = state
-        self.manual_seed(seed)
-        self._stream = integer(stream, "state", 0)
+        """Goes back to a state of `get_state`'s."""
+        if not isinstance(state, tuple | list) or len(state) != 2:
+            raise TypeError(f"state: expected (seed, streams taken), got {state!r}")
+        if not 0 <= integer(state[1], "state") < 2**63:
+            raise ValueError(f"state: expected 0 to 2^63 - 1 streams taken, got {state[1]}")
+        self.manual_seed(state[0])
+        self._stream = int(state[1])
 
 
 class _DefaultGenerator(Generator):
@@ -81,6 +84,13 @@ class _DefaultGenerator(Generator):
 
 
 default_generator = _DefaultGenerator()
+
+
+def checked(generator):
+    """A caller's generator; None: the default one."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(f"generator: expected a nncore.Generator, got {type(generator).__name__}")
+    return default_generator if generator is None else generator
 
 
 @contextlib.contextmanager
@@ -118,7 +128,7 @@ def set_rng_state(state):
 
 def fill(t, dist, a, b, generator=None):
     """Fills a contiguous floating tensor in place."""
-    seed, stream = (generator or default_generator).next_stream()
+    seed, stream = checked(generator).next_stream()
     rng.fill_random(t, dist, a, b, seed, stream)
     return t
 

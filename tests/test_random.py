@@ -160,15 +160,18 @@ def test_dropout_mask(isa, dtype, rng, p):
     for n in (0, 1, 16, *shapes.around(32, 128), GROUPS_PER_CHUNK * 128 + 130):
         x = rng.standard_normal(n).astype(dtype)
         keep = reference.dropout_keep(n, p, 9, 2**40 + 1)
-        expected = np.where(keep, x * dtype.type(1 / (1 - p)), 0).astype(dtype)
+        expected = x * np.where(keep, dtype.type(1 / (1 - p)), dtype.type(0))
         tolerance.same_bits(dropout(x, p, 9, 2**40 + 1), expected, f"{n}")
 
 
 def test_dropout_of_nan_and_infinity(isa, dtype):
-    """A dropped NaN is 0, a kept one stays."""
+    """Dropped ones leave NaN, as times 0; kept ones stay."""
     x = np.tile(np.array([np.nan, np.inf, -np.inf, -0.0], dtype), 100)
     keep = reference.dropout_keep(400, 0.5, 1, 1)
-    tolerance.same_bits(dropout(x, 0.5, 1, 1), np.where(keep, x * dtype.type(2), 0).astype(dtype))
+    y = dropout(x, 0.5, 1, 1)
+    assert np.array_equal(np.isnan(y), ~np.isfinite(x) & ~keep | np.isnan(x))
+    assert np.array_equal(y[keep], 2 * x[keep], equal_nan=True)
+    assert np.isnan(dropout(x[:3], 1.0, 1, 1)).all()
 
 
 def test_dropout_rate(dtype):
@@ -193,8 +196,9 @@ def test_dropout_backward_has_the_same_mask(isa, dtype, rng):
         y.backward(from_array(make(dy)))
         keep = reference.dropout_keep(a.size, 0.3, seed, stream + 1).reshape(a.shape)
         scale = dtype.type(1 / 0.7)
-        tolerance.same_bits(y.detach().numpy(), np.where(keep, a * scale, 0).astype(dtype))
-        tolerance.same_bits(x.grad.numpy(), np.where(keep, dy * scale, 0).astype(dtype))
+        mask = np.where(keep, scale, dtype.type(0))
+        tolerance.same_bits(y.detach().numpy(), a * mask)
+        tolerance.same_bits(x.grad.numpy(), dy * mask)
 
 
 def test_dropout_threads_and_layouts(isa, dtype, rng):
@@ -228,6 +232,30 @@ def test_each_call_takes_a_stream_of_its_own():
     assert nncore.rand(50).tolist() == after
     g = nncore.Generator(11)
     assert nncore.rand(50, generator=g).tolist() == first[0]
+
+
+@pytest.mark.parametrize(
+    "state, error, words",
+    [
+        (5, TypeError, "state: .*5"),
+        ((1,), TypeError, r"state: .*\(1,\)"),
+        ((1, 2, 3), TypeError, "state"),
+        ("ab", TypeError, "state"),
+        ((1, -1), ValueError, "state: .*-1"),
+        ((1, 2**63), ValueError, "state: .*9223372036854775808"),
+        ((1, 2.0), TypeError, "state: .*float"),
+        ((-1, 2), ValueError, "seed: .*-1"),
+        (("a", 1), TypeError, "seed: .*str"),
+    ],
+)
+def test_bad_states_change_nothing(state, error, words):
+    g = nncore.Generator(3)
+    nncore.rand(2, generator=g)
+    with pytest.raises(error, match=words):
+        g.set_state(state)
+    assert g.get_state() == (3, 1)
+    g.set_state([7, 2**63 - 1])
+    nncore.rand(2, generator=g)
 
 
 def test_permutation():

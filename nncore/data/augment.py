@@ -19,7 +19,7 @@ from nncore._grad import no_grad
 from nncore._ops._check import INT64, as_float, as_tensor, integer, number
 from nncore._ops.affine import affine
 from nncore._ops.embedding import one_hot
-from nncore._random import Generator, normal, uniform
+from nncore._random import checked, normal, uniform
 from nncore._tensor import Tensor
 
 __all__ = [
@@ -43,8 +43,7 @@ class Transform:
     """Base of the transforms: called with images, or with images and targets, which it passes on."""
 
     def __init__(self, generator=None):
-        if generator is not None and not isinstance(generator, Generator):
-            raise TypeError(f"generator: expected a nncore.Generator, got {type(generator).__name__}")
+        checked(generator)
         self.generator = generator
 
     def __call__(self, x, *targets):

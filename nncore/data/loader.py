@@ -4,7 +4,7 @@ from collections import deque
 
 from nncore._grad import no_grad
 from nncore._ops._check import integer
-from nncore._random import Generator, default_generator, drawing_from, permutation
+from nncore._random import Generator, checked, drawing_from, permutation
 from nncore.data.dataset import TensorDataset, draws, rows_of, sized
 
 
@@ -44,8 +44,7 @@ class DataLoader:
         if len(dataset) == 0:
             raise ValueError("dataset: expected at least one sample, got none")
         self.batch_size = None if batch_size is None else integer(batch_size, "batch_size", 1)
-        if generator is not None and not isinstance(generator, Generator):
-            raise TypeError(f"generator: expected a nncore.Generator, got {type(generator).__name__}")
+        checked(generator)
         if transform is not None and not callable(transform):
             raise TypeError(f"transform: expected a function, got {type(transform).__name__}")
         self.shuffle, self.drop_last, self.generator, self.transform = (
@@ -67,7 +66,7 @@ class DataLoader:
 
     def __iter__(self):
         starts, size = self._starts()
-        generator = default_generator if self.generator is None else self.generator
+        generator = checked(self.generator)
         order = permutation(len(self.dataset), generator) if self.shuffle else None
         own = generator.spawn() if self.transform is not None or draws(self.dataset) else None
         rows = (slice(i, i + size) if order is None else order[i : i + size] for i in starts)

@@ -5,7 +5,7 @@ from nncore._core.tensor import TensorBase, new_empty, new_zeros
 from nncore._grad import enable_grad, no_grad
 from nncore._ops._check import as_tensor, float_code, integer, one_of
 from nncore._ops.shape import writable
-from nncore._random import normal, permutation, uniform
+from nncore._random import checked, normal, permutation, uniform
 from nncore.nn import functional as F
 from nncore.nn import init
 from nncore.nn.activation import Sigmoid
@@ -272,6 +272,7 @@ class RBM(Module):
             raise ValueError(f"input: expected shape [N, {self.visible_features}], N >= 1, got {x.shape}")
         n, k, epochs = x.shape[0], integer(k, "k", 1), integer(epochs, "epochs", 1)
         size = n if batch_size is None else min(integer(batch_size, "batch_size", 1), n)
+        checked(generator)
         weights = {"params": [self.weight], "weight_decay": weight_decay}
         optimizer = optim.SGD([weights, {"params": [self.visible_bias, self.hidden_bias]}], lr=lr, momentum=momentum)
         chain = x[:size].clone() if persistent else None

@@ -416,8 +416,8 @@ def load_weights(path, model, strict=True):
     Raises:
         TypeError: model is no Module.
         OSError: the file cannot be opened.
-        ValueError: it is no safetensors file, is damaged, or its names or shapes are not the module's; the message
-            names the file, and nothing has been written.
+        ValueError: it is no safetensors file, is damaged, has tensors of a type that NumPy lacks (BF16, F8), or its
+            names or shapes are not the module's; the message names the file, and nothing has been written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -428,9 +428,13 @@ def load_weights(path, model, strict=True):
     with open(path, "rb") as file:
         content = file.read()
     try:
-        return model.load_state_dict(load(content), strict)
+        found = load(content)
     except SafetensorError as e:
         raise ValueError(f"{path}: not a safetensors file, or a damaged one ({e})") from None
+    except KeyError as e:  # a type that NumPy does not have, such as BF16
+        raise ValueError(f"{path}: tensors of type {e.args[0]} cannot be read; convert them to F32") from None
+    try:
+        return model.load_state_dict(found, strict)
     except (ValueError, TypeError) as e:
         raise ValueError(f"{path}: {e}") from None
 

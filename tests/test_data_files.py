@@ -89,6 +89,7 @@ def damage(content):
         "unknown type": content[:2] + b"\x0a" + content[3:],
         "no axes but bytes": b"\0\0\x08\0" + content,
         "header cut": content[:7],
+        "too many axes": b"\0\0\x08\xff" + bytes(4 * 255),
         "truncated": content[:-1],
         "too long": content + b"\0",
         "packed, cut": packed[: len(packed) // 2],
@@ -104,8 +105,18 @@ def test_damaged_idx_files_are_named(what, tmp_path):
     name = "train-images-idx3-ubyte"
     (tmp_path / name).write_bytes(damage(idx(arrays[name]))[what])
     words = {"truncated": "truncated: 3935 bytes, expected 3936", "too long": "too long: 3937 bytes, expected 3936"}
+    words["too many axes"] = "255 axes"
     with pytest.raises(ValueError, match=f"{name}: .*{words.get(what, '')}"):
         data.load_mnist(tmp_path, verify=False)
+
+
+def test_checksums_are_checked_by_name(tmp_path):
+    mnist(tmp_path)
+    name = "train-labels-idx1-ubyte"
+    with pytest.raises(ValueError, match=r"checksum: expected an MD5.*'abc'"):
+        data.read_idx(tmp_path / name, "abc")
+    with pytest.raises(ValueError, match=r"verify: expected an MD5.*'abc'"):
+        data.load_mnist(tmp_path, verify={name: "abc"})
 
 
 @pytest.mark.parametrize(
@@ -282,6 +293,7 @@ def test_image_folders_are_checked(tmp_path):
         ({"size": 1.5}, TypeError, "size: .*float"),
         ({"mode": "CMYK"}, ValueError, "mode: .*CMYK"),
         ({"checksums": 3}, TypeError, "checksums: .*int"),
+        ({"checksums": {"a.png": "abc"}}, ValueError, "checksums: expected an MD5.*'abc'"),
     ],
 )
 def test_bad_arguments_are_named(options, error, words, tmp_path):

@@ -39,12 +39,17 @@ def load_digits():
 _HASHES = {32: "md5", 40: "sha1", 64: "sha256"}  # by the length of their hexadecimal digits
 
 
+def _checksum(digest, name):
+    """A checksum of the caller's, or None."""
+    if digest is not None and (not isinstance(digest, str) or len(digest) not in _HASHES):
+        raise ValueError(f"{name}: expected an MD5, SHA-1 or SHA-256 in hexadecimal digits, got {digest!r}")
+    return digest
+
+
 def _verify(path, content, digest):
-    """Raises unless the content has this MD5, SHA-1 or SHA-256; None: any content will do."""
+    """Raises unless the content has this checksum; None: any content will do."""
     if digest is None:
         return
-    if not isinstance(digest, str) or len(digest) not in _HASHES:
-        raise ValueError(f"verify: expected an MD5, SHA-1 or SHA-256 in hexadecimal digits, got {digest!r}")
     name = _HASHES[len(digest)]
     found = hashlib.new(name, content, usedforsecurity=False).hexdigest()
     if found != digest.lower():
@@ -54,7 +59,7 @@ def _verify(path, content, digest):
 def _digest(verify, name, published):
     """The checksum to hold a file to: the published one, one of the caller's, or none."""
     if isinstance(verify, dict):
-        return verify.get(name)
+        return _checksum(verify.get(name), "verify")
     if not isinstance(verify, bool):
         raise TypeError(f"verify: expected a bool or a dict of checksums by file name, got {type(verify).__name__}")
     return published if verify else None
@@ -82,6 +87,7 @@ def _found(folder, *names):
 
 
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MAX_AXES = 32  # of arrays in NumPy 1
 
 
 def read_idx(path, checksum=None):
@@ -102,12 +108,14 @@ def read_idx(path, checksum=None):
         OSError: the file cannot be read.
         ValueError: it is no IDX file, it is too short or too long, or it has another checksum; the message names it.
     """
-    path = os.fspath(path)
+    path, checksum = os.fspath(path), _checksum(checksum, "checksum")
     content = _content(path)
     _verify(path, content, checksum)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES:
         raise ValueError(f"{path}: not an IDX file (it begins with {content[:4].hex(' ') or 'nothing'})")
     kind, ndim = np.dtype(_IDX_TYPES[content[2]]), content[3]
+    if ndim > _MAX_AXES:
+        raise ValueError(f"{path}: {ndim} axes, expected at most {_MAX_AXES}")
     start = 4 + 4 * ndim
     if len(content) < start:
         raise ValueError(
@@ -309,7 +317,8 @@ class ImageFolder(Dataset):
             size = tuple(integer(s, "size", 1) for s in size)
         if checksums is not None and not isinstance(checksums, dict):
             raise TypeError(f"checksums: expected a dict by path, got {type(checksums).__name__}")
-        self.size, self._checksums = size, {} if checksums is None else dict(checksums)
+        checksums = {} if checksums is None else {path: _checksum(c, "checksums") for path, c in checksums.items()}
+        self.size, self._checksums = size, checksums
         self._draws = False
         self.classes = sorted(e.name for e in os.scandir(self.root) if e.is_dir())
         if not self.classes:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from nncore._ops._check import as_float, as_tensor
+from nncore._core.tensor import OutOfRange
+from nncore._ops._check import as_float, as_tensor, integer
 from nncore.nn.module import Module
 from nncore.nn.parameter import Parameter
 
@@ -38,14 +39,65 @@ class Sequential(Module):
             input = m(input)
         return input
 
+    def _renumber(self, modules):
+        for name in list(self._modules):
+            delattr(self, name)
+        for i, m in enumerate(modules):
+            self.add_module(str(i), m)
+
     def append(self, module):
         """Adds a module at the end; returns the container."""
-        _check(module)
-        i = len(self)
-        while str(i) in self._modules:  # a slice keeps the names of the whole
-            i += 1
-        self.add_module(str(i), module)
+        return self.extend([module])
+
+    def extend(self, sequential):
+        """Adds the modules of an iterable at the end; returns the container."""
+        if not hasattr(sequential, "__iter__"):
+            raise TypeError(f"sequential: expected an iterable of Modules, got {type(sequential).__name__}")
+        modules = list(sequential)
+        for m in modules:
+            _check(m)
+        for m in modules:
+            i = len(self)
+            while str(i) in self._modules:  # a slice keeps the names of the whole
+                i += 1
+            self.add_module(str(i), m)
         return self
+
+    def insert(self, index, module):
+        """Adds a module before the one at `index`, -len to len, and numbers the names anew; returns the container."""
+        _check(module)
+        n = len(self)
+        if not -n <= integer(index, "index") <= n:
+            raise OutOfRange(f"index: expected {-n} to {n} for {n} modules, got {index}")
+        modules = list(self)
+        modules.insert(index, module)
+        self._renumber(modules)
+        return self
+
+    def pop(self, key):
+        """Takes out the module at an index, or the modules of a slice as a Sequential, and returns it."""
+        found = self[key]
+        del self[key]
+        return found
+
+    def __delitem__(self, i):
+        modules = list(self)
+        del modules[i]
+        self._renumber(modules)
+
+    def __add__(self, other):
+        return Sequential(*self, *other) if isinstance(other, Sequential) else NotImplemented
+
+    def __iadd__(self, other):
+        return self.extend(other) if isinstance(other, Sequential) else NotImplemented
+
+    def __mul__(self, times):
+        return Sequential(*list(self) * integer(times, "times", 1))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, times):
+        return self.extend(list(self) * (integer(times, "times", 1) - 1))
 
     def __len__(self):
         return len(self._modules)

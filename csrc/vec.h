@@ -252,6 +252,9 @@ NN_INLINE vmask vge(vec a, vec b) { return vle(b, a); }
 /* Lanes folded as a fixed tree: the same order for every caller. */
 NN_INLINE real vhsum(vec v)
 {
+#ifdef NN_ISA_AVX512
+    return NN_X(_mm512_reduce_add)(v);
+#endif
     vint iota;
     for (int64_t i = 0; i < LANES; i++) iota[i] = (ireal)i;
     _Pragma("GCC unroll 4") for (ireal w = (ireal)(LANES / 2); w > 0; w /= 2) v = v + __builtin_shuffle(v, iota + w);

@@ -8,12 +8,16 @@ import copy
 import dis
 import functools
 import gc
+import operator
 import os
 import sys
 import types
 
+import numpy as np
+
 from nncore._core import plan as core
 from nncore._core.fuse import fuse
+from nncore._core.optim import Groups
 from nncore._core.record import Recorder, RecordError
 from nncore._core.tensor import TensorBase
 from nncore._grad import is_grad_enabled, set_grad_enabled
@@ -21,7 +25,7 @@ from nncore._profile import align, units
 from nncore._random import Generator
 from nncore._replay import Callable, Family, Replay, fresh, mapped
 from nncore.nn import Module
-from nncore.optim.optimizer import Optimizer
+from nncore.optim.optimizer import Optimizer, options_of_all
 
 OWNERS = Module | Optimizer | Generator
 KINDS = OWNERS | TensorBase  # of objects whose names are watched; in lists, the owners among them
@@ -119,6 +123,8 @@ def _flatten(value, tensors):
         return "tensor", value._code, value.shape, value.channels_last
     if isinstance(value, float):
         return float, value.hex()  # equal bit for bit, NaN included
+    if isinstance(value, np.generic):
+        return type(value), value.tobytes()
     if value is None or isinstance(value, int | str):
         return type(value), value
     raise RecordError(
@@ -137,6 +143,7 @@ class _Recording:
         self.names = _Names(fn, [*args, *kwargs.values()])
         plan.family.join(self.names.objects)
         self.recorder.modules = {m: m._snapshot() for m in self.names.modules}
+        self.recorder.options = options_of_all()
         self.recorder.start()
         try:
             self._run(fn, args, kwargs, plan.keep_grads, [t for t, _ in inputs])
@@ -153,6 +160,14 @@ class _Recording:
                     f"{type(module).__name__}: an attribute changed inside a compiled function, and a replay would not "
                     "change it; keep what changes in a buffer, or change it outside"
                 )
+        for optimizer in r.optimizers.union(v for v in self.names.objects if isinstance(v, Optimizer)):
+            before, now = r.options.get(optimizer), optimizer._options()
+            if before is not None and (len(before) != len(now) or any(map(operator.is_not, before, now))):
+                raise RecordError(
+                    f"{type(optimizer).__name__}: an option changed inside a compiled function, and a replay would not "
+                    "change it; set it outside, between calls"
+                )
+        r.options = optimizer = None
         if any(r.written.get(t._storage) for t in inputs):
             raise RecordError(
                 "argument: changed in place inside a compiled function, which has its own copy; return the new value, "
@@ -160,33 +175,52 @@ class _Recording:
             )
         tensors = []
         self.kind = _flatten(result, tensors)
-        self.held = [b for t in tensors if (b := core.block_of(r, t)) is not None]
-        self.grads, self.uncleared = [], set()  # updated, and neither cleared before nor after
-        for leaf in r.leaves:
-            block = core.block_of(r, leaf.grad) if leaf.grad is not None else None
-            if block is None:
-                continue
-            if leaf in r.updated and not keep_grads:
-                leaf.grad = None
-                if r.leaves[leaf] is None:
-                    self.uncleared.add(leaf)
-                    leaf._grad_dropped = True
-            else:
-                self.grads.append((leaf, leaf.grad, block))
-                self.held.append(block)
-        self.trained = [(leaf, leaf.requires_grad) for leaf in r.leaves]
-        self.steps = core.understand(r)
-        r.ranges = []  # what they held is in the steps now
+        returned = [b for t in tensors if (b := core.block_of(r, t)) is not None]
         self.result = mapped(result, lambda t: t.detach())
-        del result, tensors  # and with them the graph
+        made = [m for m in r.modules if any(core.block_of(r, t) is not None for t in m.parameters())]
+        for module in made:  # inside: it goes with the call
+            del r.modules[module]
+        del result, tensors, made  # and with them the graph
+        module = before = None
+        self.held = returned + [b for t, _ in r.alive() if (b := self._grad_block(t)) is not None]
         if self._lost():
             gc.collect()  # references in circles
+        self._settle(returned, keep_grads)
+        self.steps = core.understand(r, self.moving)
+        r.ranges = []  # what they held is in the steps now
         if lost := self._lost():
             raise RecordError(
                 f"a tensor of {lost[0].nbytes} bytes that was made inside a compiled function outlives it without "
                 "being returned, and a replay would not write it; return it, or copy_() it into a tensor from outside",
                 core.writer(self.steps, lost[0]),
             )
+
+    def _grad_block(self, leaf):
+        return core.block_of(self.recorder, leaf.grad) if leaf.grad is not None else None
+
+    def _settle(self, returned, keep_grads):
+        """What becomes of gradients: those from before, those made inside."""
+        r = self.recorder
+        leaves = r.alive()
+        self.leaves = [leaf for leaf, _ in leaves]
+        self.trained = [(leaf, leaf.requires_grad) for leaf in self.leaves]
+        self.held, self.grads, self.left = list(returned), [], []
+        for leaf, found in leaves:
+            block = self._grad_block(leaf)
+            if block is not None and leaf in r.updated and not keep_grads:
+                dropped = found.before is None  # and neither cleared before nor after
+                leaf.grad, leaf._grad_dropped = None, dropped
+                self.left.append((leaf, None, dropped))
+            elif block is not None:
+                self.grads.append((leaf, leaf.grad, block))
+                self.held.append(block)
+            elif leaf.grad is None:
+                if found.before is not None:
+                    self.left.append((leaf, None, False))
+            elif leaf.grad._storage is not found.before:
+                self.left.append((leaf, leaf.grad, False))
+        self.moving = [m for leaf, found in leaves if (m := core.moving(r, found, leaf)) is not None]
+        self.befores = [(leaf, found.before) for leaf, found in leaves if found.before is not any]
 
     def _lost(self):
         found = [b for b in self.recorder.live.values() if b not in self.held and b.nbytes]
@@ -255,30 +289,40 @@ class Plan(Replay):
         former = self.recording
         fixed = former and {s for s, times in former.recorder.written.items() if not times}
         now = _Recording(fn, self, fixed)
-        if former is not None:
-            core.compare(former.steps, former.recorder, now.steps, now.recorder)
-            if now.kind != former.kind:
-                raise RecordError(
-                    "a compiled function returned other numbers, or tensors of other shapes, in the second of two "
-                    f"calls with equal arguments: {now.kind} after {former.kind}"
-                )
-            if not check:
-                self._make(now)
-        self.recording = now
         r, names = now.recorder, now.names
-        self.befores = [(leaf, before) for leaf, before in r.leaves.items() if before is not any]
-        self.versions, self.cells, self.entries = list(r.optimizers.items()), names.cells, names.entries
+        self.recording, self.befores, self.moving, self.epoch = now, now.befores, now.moving, -1
+        former_groups, self.optimizers = self.optimizers, [Groups(o) for o in r.optimizers]
+        self.cells, self.entries = names.cells, names.entries
+        self.written = core.planned(r)
         self.lists = names.lists
-        result = mapped(now.result, fresh)
-        for leaf, g, _ in now.grads:
-            leaf.grad = fresh(g)
-        now.result = now.grads = None
-        self.epoch = -1
+        try:
+            if former is not None:
+                if not all(g.unchanged() for g in former_groups):
+                    raise RecordError(
+                        "optimizer: its groups or the tensors of its state changed inside a compiled function, and a "
+                        "replay would not change them; do it outside, between calls"
+                    )
+                self._compare(former, now)
+                if not check:
+                    self._make(now)
+            result = mapped(now.result, fresh)
+            for leaf, g, _ in now.grads:
+                leaf.grad = fresh(g)
+        finally:
+            now.result = now.grads = None
         return result
+
+    def _compare(self, former, now):
+        core.compare(former.steps, former.recorder, now.steps, now.recorder)
+        if now.kind != former.kind:
+            raise RecordError(
+                "a compiled function returned other numbers, or tensors of other shapes, in the second of two "
+                f"calls with equal arguments: {now.kind} after {former.kind}"
+            )
 
     def _make(self, now):
         r = now.recorder
-        self.work = core.Plan(fuse(now.steps, now.held), r, now.held)
+        self.work = core.Plan(fuse(now.steps, now.held), r, now.held, now.moving)
 
         def moved(t):
             b = core.block_of(r, t)
@@ -286,10 +330,8 @@ class Plan(Replay):
 
         self.result = mapped(now.result, moved)
         self.grads = [(leaf, moved(g)) for leaf, g, _ in now.grads]
-        kept = {leaf for leaf, _ in self.grads}
-        gone = now.uncleared.union(leaf for leaf, before in r.leaves.items() if before is any)
-        self.dropped = [(leaf, leaf in now.uncleared) for leaf in gone - kept]
-        self.family.join([*r.modules, *r.optimizers, *{g for g, _, _ in r.streams}, *r.leaves])
+        self.left = now.left
+        self.family.join([*r.modules, *r.optimizers, *{s.generator for s in r.streams}, *now.leaves])
 
 
 class Compiled(Callable):

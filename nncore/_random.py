@@ -42,10 +42,11 @@ class Generator:
 
     def next_stream(self):
         """(seed, number of a stream that nobody else gets)."""
+        seed, stream = self._take()
+        return seed, record.taken(self, stream)
+
+    def _take(self):
         self._stream = stream = self._stream + 1  # another thread may take the next one from here on
-        recording = record.current()
-        if recording is not None:
-            recording.streams.append((self, self._seed, stream))
         return self._seed, stream
 
     def spawn(self):
@@ -78,9 +79,9 @@ class _DefaultGenerator(Generator):
         super().__init__(0)
         self._threads = threading.local()
 
-    def next_stream(self):
+    def _take(self):  # a replay, too, takes from who stands for it then
         other = getattr(self._threads, "generator", None)
-        return super().next_stream() if other is None else other.next_stream()
+        return super()._take() if other is None else other._take()
 
 
 default_generator = _DefaultGenerator()

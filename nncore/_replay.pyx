@@ -13,11 +13,15 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memcpy
 
 from nncore._core.c cimport NN_BOOL, NN_FLOAT32, NN_FLOAT64, NN_INT64
+from nncore._core.optim cimport Groups
+from nncore._core.plan cimport Moving
 from nncore._core.record cimport epoch, recorder
-from nncore._core.tensor cimport TensorBase, empty_like
+from nncore._core.tensor cimport Storage, TensorBase, empty_like
 
 from nncore._core import conv, runtime
+from nncore._core import plan as core
 from nncore._core.elementwise import copy_into
+from nncore._core.record import RecordError
 from nncore._ops._check import as_tensor
 from nncore._tape import is_grad_enabled, set_enabled
 
@@ -26,7 +30,6 @@ cdef extern from "Python.h":
 
 cdef size_t COPIED_HERE = 1 << 15  # bytes up to which a copy is not worth a kernel
 cdef int MOST_PLANS = 64           # of one function: the one that was not used for longest goes
-cdef object ARRAYS = (np.ndarray, np.generic)
 
 
 # ---- memory ----
@@ -59,8 +62,8 @@ cpdef TensorBase fresh(TensorBase t):
 
 
 def mapped(value, f):
-    """The structure with f of each tensor and array."""
-    if isinstance(value, (TensorBase, *ARRAYS)):
+    """The structure with f of each tensor."""
+    if isinstance(value, TensorBase):
         return f(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*[mapped(v, f) for v in value])
@@ -74,7 +77,7 @@ def mapped(value, f):
 # ---- arguments ----
 
 cdef enum Form:
-    TENSOR, ARRAY, NUMBER, VALUE, SEQUENCE, MAPPING
+    TENSOR, ARRAY, NUMBER, SCALAR, VALUE, SEQUENCE, MAPPING
 
 
 cdef class Argument:
@@ -84,7 +87,7 @@ cdef class Argument:
     """
     cdef Form form
     cdef type cls
-    cdef object value        # VALUE: what it equals; MAPPING: its keys
+    cdef object value        # VALUE, SCALAR: what it equals; MAPPING: its keys
     cdef double number       # NUMBER: a float, bit for bit
     cdef list parts          # SEQUENCE, MAPPING: Arguments
     cdef readonly TensorBase mine
@@ -99,7 +102,7 @@ cdef class Argument:
                     "argument: expected tensors that do not require grad; gradients flow to what is outside of the "
                     "function's arguments; pass x.detach()")
             self.form, self.mine = TENSOR, fresh(t)
-        elif isinstance(value, ARRAYS):
+        elif isinstance(value, np.ndarray):
             self.form, self.mine = ARRAY, fresh(_as_tensor(value))
         elif isinstance(value, (tuple, list)):
             self.form, self.parts = SEQUENCE, [Argument(v) for v in value]
@@ -107,6 +110,8 @@ cdef class Argument:
             self.form, self.value, self.parts = MAPPING, list(value), [Argument(v) for v in value.values()]
         elif self.cls is float:
             self.form, self.number = NUMBER, value
+        elif isinstance(value, np.generic):  # a number as Python's: part of the kind, bit for bit
+            self.form, self.value = SCALAR, value
         else:
             try:
                 hash(value)
@@ -129,7 +134,7 @@ cdef class Argument:
                 return False
             return not t.wants_grad and _same_dims(t, self.mine)
         if self.form == ARRAY:
-            return self._array(value, False)
+            return self._array(value, None)
         if self.form == NUMBER:
             if type(value) is not float:
                 return False
@@ -150,6 +155,8 @@ cdef class Argument:
             return False
         if self.form == VALUE:
             return value is self.value or value == self.value
+        if self.form == SCALAR:
+            return value is self.value or value.tobytes() == self.value.tobytes()
         if len(value) != len(self.parts):
             return False
         for i in range(len(self.parts)):
@@ -158,31 +165,36 @@ cdef class Argument:
                 return False
         return True
 
-    cdef int write(self, value) except -1:
-        """Takes over a value that fits."""
+    cdef int write(self, value, list written) except -1:
+        """Takes over a value that fits. written: storages that the function writes; a value that shares their memory would change
+        meanwhile in eager code."""
         cdef Argument part
         cdef Py_ssize_t i
+        cdef Storage s
         if self.form == TENSOR:
+            s = (<TensorBase>value).storage
+            if s.planned:
+                _apart(<size_t>s.data, <size_t>s.data + s.nbytes, written)
             _copy(self.mine, value)
         elif self.form == ARRAY:
-            self._array(value, True)
+            self._array(value, written)
         elif self.form == SEQUENCE:
             for i in range(len(self.parts)):
                 part = self.parts[i]
-                part.write(value[i])
+                part.write(value[i], written)
         elif self.form == MAPPING:
             for part, v in zip(self.parts, value.values()):
-                part.write(v)
+                part.write(v, written)
         return 0
 
-    cdef bint _array(self, value, bint write) except -1:
-        """Whether an array fits; takes it over if told to."""
+    cdef bint _array(self, value, list written) except -1:
+        """Whether an array fits; takes it over as `write` does, unless `written` is None."""
         cdef Py_buffer view
         cdef TensorBase mine = self.mine
         cdef int code = -1, i
-        cdef bint fits = True, dense = True
-        cdef Py_ssize_t step
-        if not isinstance(value, ARRAYS):
+        cdef bint fits = True, dense = True, write = written is not None
+        cdef Py_ssize_t step, first = 0, last = 0
+        if not isinstance(value, np.ndarray):
             return False
         if PyObject_CheckBuffer(value):
             try:
@@ -196,7 +208,15 @@ cdef class Argument:
                     for i in range(view.ndim - 1, -1, -1):
                         fits = fits and view.shape[i] == mine.dims[i]
                         dense = dense and (view.strides[i] == step or view.shape[i] == 1)
+                        first += min(view.strides[i] * (view.shape[i] - 1), 0)
+                        last += max(view.strides[i] * (view.shape[i] - 1), 0)
                         step *= view.shape[i]
+                    if fits and write and view.len:
+                        try:
+                            _apart(<size_t>view.buf + first, <size_t>view.buf + last + view.itemsize, written)
+                        except RecordError:
+                            PyBuffer_Release(&view)
+                            raise
                     if fits and write and dense and mine.storage.nbytes <= COPIED_HERE:
                         memcpy(mine.data, view.buf, mine.storage.nbytes)
                         write = False
@@ -220,13 +240,24 @@ cdef class Argument:
             return {k: (<Argument>p).given() for k, p in zip(self.value, self.parts)}
         if self.form == NUMBER:
             return self.number
-        return self.value if self.form == VALUE else self.mine
+        return self.mine if self.mine is not None else self.value
 
     def tensors(self):
         """(copy, whether it is of an array) of each tensor and array."""
         if self.parts is not None:
             return [t for p in self.parts for t in (<Argument>p).tensors()]
         return [] if self.mine is None else [(self.mine, self.form == ARRAY)]
+
+
+cdef int _apart(size_t first, size_t end, list written) except -1:
+    """Raises if memory from `first` to `end` is among the storages."""
+    cdef Storage s
+    for s in written:
+        if first < <size_t>s.data + s.nbytes and <size_t>s.data < end:
+            raise RecordError(
+                "argument: shares memory with a tensor that the compiled function changes, but is copied before; pass a clone(), or "
+                "use that tensor in the function instead")
+    return 0
 
 
 cdef bint _same_dims(TensorBase a, TensorBase b) noexcept:
@@ -320,13 +351,15 @@ cdef class Replay:
     cdef public object recording # None until there is one
     cdef public object work      # None until there is some
     cdef public list befores     # (leaf, the memory that its .grad must have, or None)
-    cdef public list versions    # (optimizer, version of its groups and states)
+    cdef public list moving      # gradients from before that may be elsewhere by now
+    cdef public list optimizers  # Groups of each that makes a step
     cdef public list cells       # (cell, what is in it)
     cdef public list entries     # (dict, key, what is there)
     cdef public list lists       # (list, tuple of what is in it)
+    cdef public list written     # storages from outside that it changes
     cdef public object result
     cdef public list grads       # (leaf, its gradient in the arena)
-    cdef public list dropped     # (leaf without gradient afterwards, whether that is no doing of the function)
+    cdef public list left        # (leaf, its gradient afterwards: None, or one from outside; whether the plan dropped its own)
     cdef tuple place             # where it was recorded: the instruction set and the algorithm of convolutions
 
     def __init__(self, args, kwargs, bint grad):
@@ -340,8 +373,8 @@ cdef class Replay:
     cpdef bint stale(self) except -1:
         """Whether it will never fit again: an optimizer has other groups or another state now."""
         if self.recording is not None:
-            for optimizer, version in self.versions:
-                if optimizer._version != version:
+            for x in self.optimizers:
+                if not (<Groups>x).same():
                     return True
         return False
 
@@ -356,6 +389,9 @@ cdef class Replay:
         for x, before in self.befores:
             leaf = x
             if leaf._grad_dropped or (None if leaf.grad_ is None else (<TensorBase>leaf.grad_).storage) is not before:
+                return False
+        for x in self.moving:
+            if not (<Moving>x).fits():
                 return False
         if self.stale():
             return False
@@ -373,20 +409,20 @@ cdef class Replay:
             if self.place != _place() or not self.deep():
                 return False
             self.epoch = now
-        return self.work is None or self.work.valid()
+        return core.valid([p for _, p in self.recording.recorder.prepare]) if self.work is None else self.work.valid()
 
     cdef object run(self, tuple args, dict kwargs):
         cdef TensorBase leaf
-        self.args.write(args)
+        self.args.write(args, self.written)
         if kwargs:
-            self.kwargs.write(kwargs)
+            self.kwargs.write(kwargs, self.written)
         self.work.replay()
         for x, g in self.grads:
             leaf = x
             leaf.grad_ = fresh(g)
-        for x, uncleared in self.dropped:
+        for x, g, dropped in self.left:
             leaf = x
-            leaf.grad_, leaf._grad_dropped = None, uncleared
+            leaf.grad_, leaf._grad_dropped = g, dropped
         if isinstance(self.result, TensorBase):
             return fresh(self.result)
         return mapped(self.result, fresh)
@@ -445,10 +481,13 @@ cdef class Callable:
             self.plan = plan
             if plan.work is not None:
                 return plan.run(args, kwargs)
-            plan.args.write(args)
-            plan.kwargs.write(kwargs)
+            plan.args.write(args, [])
+            plan.kwargs.write(kwargs, [])
             plan.place = _place()
-            return self._record(plan)
+            result = self._record(plan)
+            plan.args.write(args, plan.written)
+            plan.kwargs.write(kwargs, plan.written)
+            return result
         finally:
             entered.release()
 

@@ -18,7 +18,7 @@ from cpython.object cimport PyObject
 
 from nncore._core.record cimport Recorder, recorder
 from nncore._core.c cimport NN_FLOAT64, NN_OP_add, NN_OP_fill
-from nncore._core.tensor cimport Storage, TensorBase, empty_like, overlaps
+from nncore._core.tensor cimport Storage, TensorBase, empty_like, note_grad, overlaps
 
 cdef extern from *:
     """
@@ -150,11 +150,12 @@ cdef int _accumulate(TensorBase leaf, TensorBase g) except -1:
     cdef TensorBase own
     cdef Recorder r = recorder()
     if r is not None:
-        if leaf._grad_dropped and leaf not in r.leaves:
+        if leaf._grad_dropped:
             raise RecordError(
                 "backward: eager code would add to the gradients of the last update here, but a compiled function drops them "
                 "after it; call optimizer.zero_grad() inside the function, before backward()")
-        r.leaf(leaf, (<TensorBase>leaf.grad_).storage if leaf.grad_ is not None else None)
+        note_grad(leaf)
+        r.updated.discard(leaf)
     if g.ndim != leaf.ndim:
         raise RuntimeError(f"backward gave a gradient of shape {g.shape} for a tensor of shape {leaf.shape}")
     for i in range(g.ndim):

@@ -17,6 +17,7 @@ from nncore._ops._check import (
     as_array,
     as_tensor,
     axis,
+    constant,
     is_number,
     not_frozen,
     shape_arg,
@@ -673,4 +674,5 @@ def arange(start, end=None, step=1, dtype=None):
     [0, 1, 2]
     """
     a = np.arange(start, end, step) if end is not None else np.arange(0, start, step)
-    return tensor(a, dtype if dtype is not None else (int64 if a.dtype.kind == "i" else float32))
+    code = dtype_code(dtype if dtype is not None else (int64 if a.dtype.kind == "i" else float32))
+    return elementwise.cast(constant(a, code), code)

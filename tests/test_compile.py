@@ -392,6 +392,64 @@ def test_state_dicts_take_effect():
     assert len(run.plans) == 1, "the plan for the former state never fits again"
 
 
+CHANGES = {
+    "state": lambda w, v, o: setattr(o, "state", {}),
+    "state cleared": lambda w, v, o: o.state.clear(),
+    "state of one": lambda w, v, o: o.state.pop(w),
+    "a tensor of the state": lambda w, v, o: o.state[w].update(exp_avg=nncore.zeros(3)),
+    "a count": lambda w, v, o: [s.update(step=0) for s in o.state.values()],
+    "a group": lambda w, v, o: o.param_groups.__setitem__(0, {**o.param_groups[0], "lr": 0.5}),
+    "groups": lambda w, v, o: setattr(o, "param_groups", [{**o.param_groups[0], "lr": 0.5}]),
+    "fewer parameters": lambda w, v, o: (o.param_groups[0]["params"].remove(v), setattr(v, "grad", None)),
+    "other parameters": lambda w, v, o: (o.param_groups[0].update(params=[w]), setattr(v, "grad", None)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_optimizer_s_state_and_groups_take_effect(name):
+    def make():
+        w, v = nn.Parameter(nncore.ones(3)), nn.Parameter(nncore.ones(3))
+        optimizer = optim.Adam([w, v], lr=0.1)
+
+        def step(x):
+            w.grad = v.grad = None
+            (w * w * v * x).sum().backward()
+            optimizer.step()
+            w.grad = v.grad = None
+
+        return step, w, v, optimizer
+
+    def between(i, w, v, optimizer):
+        if i == 4:
+            CHANGES[name](w, v, optimizer)
+
+    agree(make, [(randn(3, seed=i),) for i in range(8)], between=between, replays=6 if name == "a count" else 4)
+
+
+def test_a_bad_option_changes_nothing():
+    """In a replay, too, the error names it, and no group has been updated or counted."""
+    w, v = nn.Parameter(nncore.ones(3)), nn.Parameter(nncore.ones(3))
+    optimizer = optim.Adam([{"params": [w]}, {"params": [v], "lr": 0.1}])
+
+    @nncore.compile
+    def step(x):
+        optimizer.zero_grad()
+        (w * v * x).sum().backward()
+        optimizer.step()
+
+    for _ in range(4):
+        step(nncore.ones(3))
+    for option, bad, good in (("lr", "0.1", 0.2), ("betas", (0.9, "x"), (0.9, 0.99)), ("betas", (0.9,), (0.8, 0.9))):
+        before = bits([w, v]), bits(optimizer.state_dict()["state"])
+        optimizer.param_groups[1][option] = bad
+        with pytest.raises((TypeError, ValueError), match=option):
+            step(nncore.ones(3))
+        assert before == (bits([w, v]), bits(optimizer.state_dict()["state"]))
+        optimizer.param_groups[1][option] = good
+        step(nncore.ones(3))
+    assert step.plan.replays == 5
+
+
 def test_train_and_eval():
     def between(i, model, optimizer):
         model.train(i not in (3, 4, 5))
@@ -563,7 +621,210 @@ def test_gradients_accumulate_over_calls():
         if i % 2 == 0:
             model.zero_grad()
 
-    agree(make, batches(6), between=between, replays=1)
+    agree(make, batches(6), between=between, replays=2)
+
+
+def test_gradients_accumulate_over_many_calls():
+    """Wherever .grad is by then: one plan for the first gradient, one to add to it, one that updates."""
+    seen = []
+    for compiled in (False, True):
+        nncore.manual_seed(0)
+        model = mlp()
+        optimizer = optim.Adam(model.parameters())
+
+        def add(x, y, model=model):
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        def last(x, y, add=add, optimizer=optimizer):
+            loss = add(x, y)
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss
+
+        add_, last_ = (nncore.compile(add), nncore.compile(last)) if compiled else (add, last)
+        found, others = [], []
+        for _i in range(8):
+            found += [bits(add_(*args)) for args in batches(3)]
+            others += [nncore.zeros(n) for n in (3, 7, 21, 35)]  # new gradients lie elsewhere
+            found += [bits([p.grad for p in model.parameters()]), bits(last_(*batches(1)[0])), state_of([model])]
+        seen.append(found)
+    assert seen[0] == seen[1]
+    assert [len(add_.plans), replayed(add_)] == [2, 8 * 3 - 4]
+    assert [len(last_.plans), replayed(last_)] == [1, 8 - 2]
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("clear", ["inside", "none", "zeros"])
+def test_an_update_apart_from_backward(clear, clip):
+    """Gradients of eager code are read where they are; memory that somebody else knows is another plan's."""
+    seen = []
+    for compiled in (False, True):
+        nncore.manual_seed(0)
+        model = mlp()
+        optimizer = optim.Adam(model.parameters())
+
+        def update(model=model, optimizer=optimizer):
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 0.1) if clip else None
+            optimizer.step()
+            if clear == "inside":
+                optimizer.zero_grad()
+            return norm
+
+        run = nncore.compile(update) if compiled else update
+        found, kept = [], []
+        for i, (x, y) in enumerate(batches(9)):
+            if clear != "inside":
+                optimizer.zero_grad(clear == "none")
+            F.cross_entropy(model(x), y).backward()
+            kept += [p.grad for p in model.parameters()] if i == 5 else []
+            found += [bits(run()), state_of([model, optimizer]), bits(kept)]
+        seen.append(found)
+    assert seen[0] == seen[1]
+    assert replayed(run) >= 9 - 4
+
+
+def test_gradients_given_from_outside():
+    """Assigned between calls, or inside; read before they are cleared."""
+
+    def make():
+        w, v, saved = nn.Parameter(randn(3)), nn.Parameter(randn(3)), randn(3, seed=4)
+        w.grad, v.grad = nncore.ones(3), nncore.ones(3)
+        optimizer = optim.SGD([w], lr=0.1)
+
+        def step(x):
+            norm = w.grad.square().sum()
+            v.grad = saved
+            optimizer.step()
+            optimizer.zero_grad()
+            (w * x).square().sum().backward()
+            return norm
+
+        return step, w, v
+
+    def between(i, w, v):
+        if i in (3, 5):
+            w.grad = randn(3, seed=i)
+        v.grad = randn(3, seed=i)
+
+    agree(make, [(randn(3, seed=i),) for i in range(8)], between=between)
+
+
+def test_an_update_before_its_backward():
+    """Gradients made after the update stay for the next one."""
+
+    def make():
+        model = mlp()
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x, y):
+            optimizer.step()
+            model.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        return step, model
+
+    agree(make, batches(7), replays=7 - 3)
+
+
+def test_gradients_of_what_is_made_inside():
+    """Tensors and layers made inside go with the call, and their gradients."""
+    model = nn.Linear(3, 2)
+
+    def attack(x, y):
+        z = x.detach().clone().requires_grad_()
+        F.cross_entropy(model(z), y).backward()
+        model.zero_grad()
+        return x + z.grad * 0.1
+
+    def alias(x, y):
+        z = x.detach().requires_grad_()
+        F.cross_entropy(model(z), y).backward()
+        model.zero_grad()
+        return z.grad, x + z.grad.tanh()
+
+    def kept(x, y):
+        h = model(x)
+        h.retain_grad()
+        F.cross_entropy(h, y).backward()
+        model.zero_grad()
+        return h.grad
+
+    def layer(x, y):
+        head = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        F.cross_entropy(head(x), y).backward()
+        return head[0].weight.grad, head[2].bias
+
+    for f in (attack, alias, kept, layer):
+        agree(lambda f=f: (f, model), [(randn(4, 3, seed=i), classes(4, 2, seed=i)) for i in range(6)])
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_freezing_for_a_while(first):
+    """Step counts that differ from then on are another plan's: each call is an eager one's, and later ones replay."""
+
+    def make():
+        w, v = nn.Parameter(nncore.ones(3)), nn.Parameter(nncore.ones(3))
+        optimizer = optim.Adam([w, v])
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = (w * v * x).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step, w, v, optimizer
+
+    def between(i, w, v, optimizer):
+        w.requires_grad = i != first
+
+    run = agree(make, [(randn(3, seed=i),) for i in range(9)], between=between, replays=(9 - 3, 9 - 4, 9 - 5)[first])
+    assert run.plan.replays >= 4
+
+
+def test_a_mistake_is_forgotten_two_calls_later():
+    """What changed once is no reason to fail for ever."""
+    numbers = iter([1.0, 2.0, 2.0, 2.0, 2.0])
+    f = nncore.compile(lambda x: x * next(numbers))
+    x = nncore.ones(2)
+    f(x)
+    with pytest.raises(RecordError, match="the same work"):
+        f(x)
+    assert [f(x).tolist() for _ in range(2)] == [[2.0, 2.0]] * 2
+    assert f.plan.replays == 1
+
+
+def test_arguments_that_share_memory_with_what_is_written():
+    """A compiled function copies its arguments first; eager code would see the write."""
+    state, other = nncore.zeros(2, 3), nncore.ones(3)
+    array = np.zeros(3, np.float32)
+    mine = nncore.from_numpy(array)
+
+    def f(x):
+        state.add_(1)
+        mine.add_(2)
+        return x + state
+
+    given = (state, state[0], state.detach(), mine, array, array[::-1], np.asarray(state)[1])
+    for bad in given:
+        with pytest.raises(RecordError, match=r"argument: shares memory.*test_compile\.py"):
+            nncore.compile(f)(bad)
+    run = nncore.compile(f)
+    for good in (other, nncore.ones(2, 3), np.ones(3, np.float32)):
+        for _ in range(4):
+            run(good)
+        assert run.plan.replays == 2
+    before = bits([state, mine])
+    for bad in given:
+        with pytest.raises(RecordError, match="argument: shares memory"):
+            run(bad)
+    assert bits([state, mine]) == before, "a replay fails before it changes anything"
+    run(state[0].clone())
+    assert run.plan.replays == 3
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -709,14 +970,14 @@ def test_names_bound_to_others():
 
     run = nncore.compile(step)
     first = [run(x, y).item() for _ in range(4)]
-    old = bits(model.state_dict())
+    former, old = model, bits(model.state_dict())
     model = mlp()
     model.load_state_dict(mlp().state_dict())
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     before = bits(model.state_dict())
     assert run(x, y).item() not in first
     assert bits(model.state_dict()) != before
-    assert old == old
+    assert bits(former.state_dict()) == old
     namespace = {"net": nn.Linear(2, 2), "inner": None}
     exec("def inner(x): return net(x)\ndef f(x): return inner(x)", namespace)
     f = nncore.compile(namespace["f"])
@@ -862,6 +1123,20 @@ MISTAKES = {
     "result": ("    return x, next(counter)", "returned other"),
     "outlives": ("    y = model(x)  # here\n    kept.append(y)\n    return x * 1", "outlives"),
     "attribute": ("    model.calls = next(counter)\n    return model(x)", "attribute"),
+    "option": ("    adam.param_groups[0]['lr'] = 0.5\n    return train(x)", "option changed inside"),
+    "scheduler": ("    y = train(x)\n    scheduler.step()\n    return y", "option changed inside"),
+    "state": ("    adam.state = {}\n    return train(x)", "state changed inside"),
+    "state cleared": ("    adam.state.clear()\n    return train(x)", "state changed inside"),
+    "optimizer": (
+        "    own = optim.Adam(model.parameters())\n    model(x).sum().backward()\n    own.step()  # here\n"
+        "    own.zero_grad()\n    return x",
+        "made inside",
+    ),
+    "copied optimizer": (
+        "    own = copy.deepcopy(adam)\n    model(x).sum().backward()\n    own.step()\n    return x",
+        "",
+    ),
+    "generator made inside": ("    return x + nncore.rand(2, generator=nncore.Generator(3))  # here", "seed"),
     "seed": ("    nncore.manual_seed(3)  # here\n    return nncore.randn(2)", "seed"),
     "shuffle": ("    return x[nncore.randperm(2)]  # here", "numpy"),
     "in place": ("    x.add_(1)\n    return x", "in place"),
@@ -877,6 +1152,16 @@ def test_mistakes(name):
     model = nn.Linear(2, 2)
     source = f"\ndef step(x):\n{body}\n"
     names = {"plateau": optim.lr_scheduler.ReduceLROnPlateau(optim.SGD(model.parameters(), lr=0.1))}
+    adam = optim.Adam(model.parameters())
+
+    def train(x):
+        adam.zero_grad()
+        loss = model(x).square().sum()
+        loss.backward()
+        adam.step()
+        return loss
+
+    names |= {"adam": adam, "train": train, "scheduler": optim.lr_scheduler.ExponentialLR(adam, 0.5), "copy": copy}
     names |= {"lbfgs": optim.LBFGS(model.parameters()), "counter": iter(range(99)), "kept": []}
     text, line = run_source(source, model=model, x=randn(2, 2), **names)
     assert message in text
@@ -1088,6 +1373,76 @@ def test_schedulers_step_between():
         seen.append((losses, bits(model.state_dict())))
     assert seen[0] == seen[1]
     assert run.plan.replays == 5
+
+
+# ---- random numbers and numbers ----
+
+
+def test_generators_at_one_position_are_told_apart():
+    """By who drew, not by seed and position: also where backward draws once more."""
+
+    def make():
+        a, b = nncore.Generator(7), nncore.Generator(7)
+        w = nn.Parameter(nncore.ones(9))
+
+        def step():
+            w.grad = None
+            out = F.dropout(w, 0.5) * nncore.rand(9, generator=a) * F.dropout(w, 0.5) - nncore.rand(9, generator=b)
+            out.sum().backward()
+            return out
+
+        return step, w, a, b
+
+    seen = []
+    for compiled in (False, True):
+        nncore.manual_seed(7)
+        step, w, a, b = make()
+        run = nncore.compile(step) if compiled else step
+        found = []
+        for i in range(7):
+            if i == 3:
+                a.manual_seed(8)
+            if i == 5:
+                nncore.manual_seed(9)
+            found.append((bits(run()), bits(w.grad), a.get_state(), b.get_state(), nncore.get_rng_state()))
+        seen.append(found)
+    assert seen[0] == seen[1]
+    assert run.plan.replays == 5
+
+
+def test_a_loader_s_numbers_in_a_compiled_transform():
+    """Each pass of a loader draws from its own generator, in replays too."""
+    fn = nncore.compile(lambda x: x + nncore.rand(1))
+    data = nncore.data.TensorDataset(nncore.zeros(4, 1))
+    seen = []
+    for transform in (lambda x: x + nncore.rand(1), fn):
+        nncore.manual_seed(1)
+        seen.append([bits(b) for _ in range(4) for b in nncore.data.DataLoader(data, 2, transform=transform)])
+    assert seen[0] == seen[1]
+    assert len(set(seen[0])) > 4
+    assert fn.plan.replays == 6
+
+
+@pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.int64(2), np.bool_(True), np.float64("nan")])
+def test_numbers_of_numpy(number):
+    """They are numbers, as they are in eager code: a part of the kind, and of results."""
+
+    def f(x, s):
+        return x.reshape(2, -1) * s if s else x, s
+
+    run = nncore.compile(f)
+    for _ in range(4):
+        assert bits(run(nncore.ones(4), number)) == bits(f(nncore.ones(4), number))
+    assert run.plan.replays == 2
+    run(nncore.ones(4), type(number)(0))
+    assert run.plan.replays == 0
+
+
+def test_ranges_are_made_inside():
+    run = nncore.compile(lambda x: x + nncore.arange(3).float() + nncore.arange(1, 7, 2, dtype=np.float32))
+    for i in range(4):
+        assert run(nncore.full((3,), float(i))).tolist() == [1.0 + i, 4.0 + i, 7.0 + i]
+    assert run.plan.replays == 2
 
 
 # ---- threads and memory ----

@@ -231,7 +231,7 @@ cdef int64_t _elements(nn_ewise_args *e, int operands):
 cdef class _Fusing:
     cdef list calls      # of _Call, or None where it is gone
     cdef list before     # calls that moved in front of each
-    cdef dict uses       # block or storage -> sorted [(number of the call, whether it writes)], one for each pointer
+    cdef dict uses       # block, gradient or storage -> sorted [(number of the call, whether it writes)], one for each pointer
     cdef object kept
     cdef list starts, storages
 
@@ -256,7 +256,7 @@ cdef class _Fusing:
         return s if v < <size_t>s.data + s.nbytes else None
 
     cdef list _touched(self, _Call c):
-        """(block or storage, whether it is written) of each pointer."""
+        """(block, gradient or storage, whether it is written) of each pointer."""
         cdef size_t at, scratch = runtime.scratch_field(c.kernel)
         found, writes, label = [], WRITTEN.get(c.kernel), LABELS.get(c.kernel, -1)
         for at in range(0, len(c.data) // 8 * 8, 8):
@@ -273,6 +273,8 @@ cdef class _Fusing:
     cdef void _word(self, word, bint writes, list found):
         if word.block is not None:
             found.append((word.block, writes))
+        elif word.moving is not None:
+            found.append((word.moving, writes))
         elif word.array is not None:
             inside = dict(word.array.words)
             data = word.array.data
@@ -307,7 +309,7 @@ cdef class _Fusing:
     cdef bint still(self, _Call c, size_t at, int i, int j):
         """Whether what a pointer points to holds the same before call i as before call j."""
         word = c.words.get(at)
-        what = word.block if word is not None else self._outside(c.raw(at))
+        what = (word.block or word.moving) if word is not None else self._outside(c.raw(at))
         return not any(writes and i <= k < j for k, writes in self.uses.get(what, ()))
 
     cdef bint unused(self, object block, int j):
@@ -318,7 +320,7 @@ cdef class _Fusing:
     cdef bint plain(self, int i):
         """Whether call i is there and prepared by nobody."""
         c = self.calls[i]
-        return c is not None and c.step.prepare is None and not c.step.streams
+        return c is not None and c.step.prepare is None and c.step.stream is None
 
     cdef replace(self, int i, int j):
         """Call i has taken the work of call j."""

@@ -1,5 +1,7 @@
 """Fused updates of lists of parameters: the optimizers, clipping; norms of lists."""
+from cpython.dict cimport PyDict_Next
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
@@ -90,6 +92,7 @@ cdef class Chunks:
         runtime.run(kernel, self.code, o)
         for p in self.params:
             touch(p.storage)
+        self.params = self.keep = None  # a recording keeps the chunks, which are numbers to it
         return 0
 
 
@@ -130,6 +133,53 @@ cdef dict _fields():
 cdef dict FIELDS = _fields()
 
 
+cdef class Groups:
+    """The groups of an optimizer, their parameters and the tensors of its state, as a plan found them."""
+
+    def __init__(self, optimizer):
+        self.attributes = vars(optimizer)
+        self.state, self.groups = optimizer.state, optimizer.param_groups
+        self.params = tuple([(g, g["params"], tuple(g["params"])) for g in self.groups])
+        self.held = tuple([(s, tuple([v if isinstance(v, TensorBase) else None for v in s.values()]))
+                           for s in self.state.values()])
+
+    cdef bint same(self) except -1:
+        """Whether they are the same objects still."""
+        cdef Py_ssize_t at = 0, inside, i = 0, k
+        cdef PyObject *key
+        cdef PyObject *value
+        cdef PyObject *v
+        cdef tuple tensors, params
+        cdef list now
+        if (self.attributes.get("state") is not self.state or self.attributes.get("param_groups") is not self.groups
+                or len(self.groups) != len(self.params) or len(self.state) != len(self.held)):
+            return False
+        for group, listed, params in self.params:
+            if self.groups[i] is not group or (<dict>group).get("params") is not listed or len(listed) != len(params):
+                return False
+            i += 1
+            now = listed
+            for k in range(len(params)):
+                if now[k] is not params[k]:
+                    return False
+        i = 0
+        while PyDict_Next(self.state, &at, &key, &value):
+            mine, tensors = self.held[i]
+            i += 1
+            if value != <PyObject *>mine or len(<dict>mine) != len(tensors):
+                return False
+            inside = k = 0
+            while PyDict_Next(<dict>mine, &inside, &key, &v):
+                if tensors[k] is not None and v != <PyObject *>tensors[k]:
+                    return False
+                k += 1
+        return True
+
+    def unchanged(self):
+        """`same`, for Python."""
+        return self.same()
+
+
 cdef class Step:
     """The numbers of the next step for parameters that share their counters: `counters` is one of `states`, which stand for
     the parameters. arrays: names of those of the optimizer's states that the options needed when it was made."""
@@ -153,8 +203,29 @@ cdef class Step:
             return True
         if self.optimizer._arrays(self.group).keys() != self.names:
             return False
-        self.options = list(self.group.values())
+        now = list(self.group.values())
+        if list(map(type, now)) != list(map(type, self.options)) or any(isinstance(v, (tuple, list)) for v in now):
+            self._try()
+        self.options = now
         return True
+
+    def _try(self):
+        """Raises, before anything is changed, what `apply` would."""
+        cdef nn_optim_args o
+        try:
+            self._write(<size_t>&o)
+        except (TypeError, ValueError):
+            self.optimizer.check_options(self.group)  # names the option
+            raise
+
+    cdef dict _write(self, size_t args):
+        """Writes them into the kernel's arguments; gives the counters after the step."""
+        scalars, after = self.optimizer._plan(self.group, self.counters)
+        _put(args, "lr", self.group["lr"])
+        _put(args, "weight_decay", self.group.get("weight_decay", 0))
+        _put(args, "maximize", self.group["maximize"])
+        _put_all(args, scalars)
+        return after
 
     cdef bint _same_options(self) except -1:
         """Whether the options are the very objects."""
@@ -167,13 +238,8 @@ cdef class Step:
 
     def apply(self, size_t args):
         """Writes them into the kernel's arguments, and counts the step."""
-        cdef dict scalars, after
         cdef object name, value, s
-        scalars, after = self.optimizer._plan(self.group, self.counters)
-        _put(args, "lr", self.group["lr"])
-        _put(args, "weight_decay", self.group.get("weight_decay", 0))
-        _put(args, "maximize", self.group["maximize"])
-        _put_all(args, scalars)
+        cdef dict after = self._write(args)
         for name, value in after.items():
             for s in self.states:
                 (<dict>s)[name] = value
@@ -278,4 +344,5 @@ cdef int _norms(list tensors, double p, TensorBase out) except -1:
     a.sums = <double *>out.data
     runtime.keep(chunks.chunks, <size_t>chunks.n * sizeof(nn_chunk), chunks)
     runtime.run_with_scratch(NN_K_norms, chunks.code, &a, &a.scratch)
+    chunks.params = chunks.keep = None
     return 0

@@ -6,14 +6,16 @@ each block has a place only from its first use to its last.
 """
 from array import array
 from bisect import bisect_right
+from operator import itemgetter
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from . cimport runtime
 from .c cimport *
-from .record cimport Block, Call, Recorder
-from .tensor cimport Storage, TensorBase, all_storages, new_storage
+from .record cimport Block, Call, Leaf, Recorder
+from .tensor cimport Storage, TensorBase, all_storages, alone, new_storage
 
 from .describe import describe
 from .indexing import raise_if_bad
@@ -27,11 +29,68 @@ SEED_AT = {NN_K_random: RANDOM_SEED, NN_K_dropout: DROPOUT_SEED}
 cdef size_t LINE = 64
 
 
+cdef class Moving:
+    """A gradient from before the call. Nobody else knows its memory, so that it may be elsewhere at the next call: a plan's
+    arguments follow it."""
+
+    cdef bint fits(self) noexcept:
+        """Whether there is such a gradient now."""
+        cdef TensorBase g = self.leaf.grad_
+        cdef bint fits
+        cdef int i
+        if g is None or self.leaf._grad_dropped or g.code != self.like.code or g.ndim != self.like.ndim:
+            return False
+        for i in range(g.ndim):
+            if g.dims[i] != self.like.dims[i] or g.steps[i] != self.like.steps[i]:
+                return False
+        fits = g.channels_last == self.like.channels_last
+        g = None  # one name less for it
+        return fits and alone(self.leaf)
+
+    cdef int begin(self) except -1:
+        cdef size_t to
+        if not self.fits():
+            raise RuntimeError("grad: changed by another thread during the call of a compiled function")
+        self.held = (<TensorBase>self.leaf.grad_).storage
+        if self.held.data != self.at:
+            self.at = self.held.data
+            for to, offset in self.places:
+                (<size_t *>to)[0] = <size_t>self.at + <size_t>offset
+        return 0
+
+    cdef void end(self) noexcept:
+        if self.held is not None:
+            self.held.version += self.written
+            self.held = None
+
+
+def moving(Recorder r, Leaf x, TensorBase leaf):
+    """The gradient of before a recording as a Moving, which the recording no longer holds; None if its memory may be known to
+    others."""
+    cdef Moving m
+    cdef Storage s
+    cdef PyObject *p = <PyObject *>x.before
+    cdef PyObject *g = <PyObject *>leaf.grad_
+    if x.like is None:
+        return None
+    cdef bint written = x.before in r.written
+    cdef bint stays = leaf.grad_ is not None and <PyObject *>(<TensorBase>g).storage == p
+    if p.ob_refcnt != 1 + written + stays or (stays and g.ob_refcnt != 1):
+        return None
+    s = x.before
+    m = Moving.__new__(Moving)
+    m.leaf, m.like, m.start, m.nbytes, m.places = leaf, x.like, <size_t>s.data, s.nbytes, []
+    m.written = bool(r.written.pop(s, 0))
+    x.before = any
+    return m
+
+
 cdef class Word:
     """What eight bytes of an argument are: a number, or the address of a block, of an array or of memory that was there before."""
     cdef readonly object block   # Block, or None
+    cdef readonly object moving  # Moving, or None
     cdef readonly object array   # Bytes of an array, or None
-    cdef readonly object value   # the number, or the distance from the block's start
+    cdef readonly object value   # the number, or the distance from the start of block or gradient
 
 
 cdef class Bytes:
@@ -45,24 +104,23 @@ cdef class Step:
     cdef readonly Call call
     cdef readonly Bytes args
     cdef readonly object prepare  # what is set anew before each replay, or None
-    cdef readonly list streams    # of (generator, its seed and stream)
+    cdef readonly object stream   # that it draws from, or None
     cdef readonly object index    # what the indices are that it checks, or None
     cdef public list reads        # blocks
 
 
-def understand(Recorder r):
-    """The recording as Steps. Arrays and constants are looked into; the rest are plain numbers and addresses of memory
-    that was there before (it is not told which)."""
+def understand(Recorder r, list moving):
+    """The recording as Steps. Arrays and constants are looked into, what moves is told by whose gradient it is; the rest are plain
+    numbers and addresses of memory that was there before (it is not told which)."""
     cdef Call c
     cdef Step s
     cdef Block b
     ranges = {address: (nbytes, owner) for address, nbytes, owner in r.ranges}
-    held = sorted(((<size_t>(<Storage>k).data, (<Storage>k).nbytes) for k in r.constants))
-    starts = [a for a, _ in held]
+    held = [(<size_t>(<Storage>k).data, (<Storage>k).nbytes, None) for k in r.constants]
+    held += [((<Moving>m).start, (<Moving>m).nbytes, m) for m in moving]
+    held.sort(key=itemgetter(0, 1))
+    starts = [a for a, _, _ in held]
     prepare = dict(r.prepare)
-    streams = {}
-    for generator, seed, stream in r.streams:
-        streams[seed, stream] = generator
     blocks = sorted(r.blocks, key=_made)
     live, steps, at = [], [], 0
     for i, c in enumerate(r.calls):
@@ -71,12 +129,8 @@ def understand(Recorder r):
             at += 1
         live = [x for x in live if (<Block>x).freed < 0 or (<Block>x).freed > i]
         s = Step.__new__(Step)
-        s.call, s.prepare, s.streams, s.index = c, prepare.get(i), [], r.indices.get(i)
+        s.call, s.prepare, s.stream, s.index = c, prepare.get(i), r.drawn.get(i), r.indices.get(i)
         s.args = _words(c.args, live, ranges, held, starts)
-        if c.kernel in SEED_AT:
-            pair = _pair(c.args, SEED_AT[c.kernel])
-            if pair in streams:
-                s.streams.append((streams[pair], pair))
         steps.append(s)
     for calls in r.packs.values():
         for i, c in enumerate(calls):
@@ -89,7 +143,7 @@ def understand(Recorder r):
 def edited(Step s, bytes data, list words):
     """The step with other arguments."""
     cdef Step e = Step.__new__(Step)
-    e.call, e.prepare, e.streams, e.index = s.call, s.prepare, s.streams, s.index
+    e.call, e.prepare, e.stream, e.index = s.call, s.prepare, s.stream, s.index
     e.args = Bytes.__new__(Bytes)
     e.args.data, e.args.words = data, words
     return e
@@ -97,12 +151,6 @@ def edited(Step s, bytes data, list words):
 
 cpdef long _made(Block b):
     return b.made
-
-
-cdef tuple _pair(bytes data, size_t at):
-    cdef uint64_t v[2]
-    memcpy(v, <const char *>data + at, 16)
-    return v[0], v[1]
 
 
 cdef Bytes _words(bytes data, list live, dict ranges, list held, list starts):
@@ -130,7 +178,8 @@ cdef Bytes _words(bytes data, list live, dict ranges, list held, list starts):
             k = bisect_right(starts, v) - 1
             if k >= 0 and v < held[k][0] + held[k][1]:
                 w = Word.__new__(Word)
-                w.value = (<const char *><size_t>held[k][0])[:held[k][1]]
+                w.moving = held[k][2]
+                w.value = ((<const char *><size_t>held[k][0])[:held[k][1]] if w.moving is None else v - held[k][0])
         if w is not None:
             out.words.append((i, w))
     return out
@@ -153,6 +202,8 @@ cdef object _canonical(Bytes b, dict numbers, _Packs packs, size_t skip, bint po
                 seen.append((at, numbers.setdefault(w.block, len(numbers)), w.value))
         elif w.array is not None:
             seen.append((at, _canonical(w.array, numbers, packs, 0, pointers_only)))
+        elif w.moving is not None:
+            seen.append((at, id((<Moving>w.moving).leaf), w.value))
         else:
             seen.append((at, w.value))
         memset(p + <size_t>at, 0, 8)
@@ -204,7 +255,7 @@ def compare(list first, Recorder r1, list second, Recorder r2):
             raise RecordError(f"the compiled function did not do the same work twice: {KERNELS[b.call.kernel]} ran in one of two "
                               "calls with equal arguments only; what it depends on must be an argument", b.call.where)
         a, b = first[i], second[i]
-        same = a.call.kernel == b.call.kernel and a.call.dtype == b.call.dtype
+        same = a.call.kernel == b.call.kernel and a.call.dtype == b.call.dtype and _same_stream(a.stream, b.stream)
         if same:
             skip = runtime.scratch_field(a.call.kernel)
             prepared = a.prepare is not None
@@ -216,8 +267,12 @@ def compare(list first, Recorder r1, list second, Recorder r2):
                               "call must be an argument", b.call.where)
 
 
+cdef bint _same_stream(a, b):
+    return a is b if a is None or b is None else a.generator is b.generator and a.which == b.which
+
+
 cdef Bytes _without_stream(Step s):
-    if not s.streams:
+    if s.stream is None:
         return s.args
     cdef Bytes out = Bytes.__new__(Bytes)
     cdef bytearray data = bytearray(s.args.data)
@@ -257,18 +312,19 @@ cdef class Plan:
     cdef list steps, prepare, packs, keep, early
     cdef list parts              # of the calls: (end, what is set and which streams are taken before, the check after it)
     cdef list written
+    cdef list moving             # of Moving
     cdef dict places             # id of block -> offset in the arena
     cdef readonly long replays
     cdef readonly list outputs   # of tensors in the arena
 
-    def __init__(self, list steps, Recorder r, list kept):
+    def __init__(self, list steps, Recorder r, list kept, list moving):
         """kept: blocks that are read after the replay."""
         cdef Word w
         cdef Step s
         cdef Block b
         cdef size_t total = 0
         cdef dict uses = {}
-        self.steps = steps
+        self.steps, self.moving = steps, moving
         for i, x in enumerate(steps):
             s = x
             s.reads = []
@@ -303,8 +359,8 @@ cdef class Plan:
             if s.prepare is not None:
                 self.prepare.append(s.prepare)
                 prepare.append((i, <size_t>at, s.prepare))
-            for generator, pair in s.streams:
-                streams.setdefault((id(generator), pair), []).append((i, <size_t>at + <size_t>SEED_AT[s.call.kernel]))
+            if s.stream is not None:
+                streams.setdefault(s.stream.which, []).append((i, <size_t>at + <size_t>SEED_AT[s.call.kernel]))
             if s.index is not None:
                 # indices that are arguments are checked before anything is done, computed ones as they are there
                 if any((<Word>x).block is not None and offset == INDEX_X for offset, x in s.args.words):
@@ -313,10 +369,10 @@ cdef class Plan:
                     self.early.append((<size_t>at, s.index))
             at = self._write(s.args, at)
         taken, first = [], 0
-        for generator, seed, stream in r.streams:  # in the order in which they were taken
-            found = streams.get((id(generator), (seed, stream)), [])
+        for stream in r.streams:  # in the order in which they were taken
+            found = streams.get(stream.which, [])
             first = max(first, found[0][0]) if found else first
-            taken.append((first, generator, [to for _, to in found]))
+            taken.append((first, stream.generator, [to for _, to in found]))
         start = 0
         for end, check in [*late, (self.n + 1, None)]:
             self.parts.append((min(end, self.n), [p[1:] for p in prepare if start <= p[0] < end],
@@ -367,6 +423,9 @@ cdef class Plan:
             elif w.array is not None:
                 to = <size_t>at
                 at = self._write(w.array, at)
+            elif w.moving is not None:
+                (<Moving>w.moving).places.append((<size_t>here + <size_t>offset, w.value))
+                continue  # the first replay says where it is
             else:
                 continue  # a constant, which is kept
             memcpy(here + <size_t>offset, &to, 8)
@@ -418,11 +477,8 @@ cdef class Plan:
         return t
 
     def valid(self):
-        """Whether what is set before each replay still is of the recorded kind."""
-        for p in self.prepare:
-            if not p.check():
-                return False
-        return True
+        """valid, for what is set before each of its replays."""
+        return valid(self.prepare)
 
     def replay(self, int64_t[:] times=None):
         """Runs all calls. times: gets n + 1 clock readings."""
@@ -451,6 +507,8 @@ cdef class Plan:
             times = array("q", bytes(8 * (self.n + 1)))
             ns = &times[0]
         try:
+            for x in self.moving:
+                (<Moving>x).begin()
             for end, prepare, streams, check in self.parts:
                 for to, p in prepare:
                     p.apply(to)
@@ -466,6 +524,8 @@ cdef class Plan:
                 if check is not None:
                     raise_if_bad(*check)
         finally:
+            for x in self.moving:
+                (<Moving>x).end()
             for x in self.written:
                 s = x
                 s.version += 1
@@ -495,6 +555,14 @@ cdef class Plan:
         return found
 
 
+cpdef bint valid(list prepare) except -1:
+    """Whether what is set before each replay still is of the recorded kind."""
+    for p in prepare:
+        if not p.check():
+            return False
+    return True
+
+
 def writer(list steps, Block b):
     """(file, line) of the first call that uses the block."""
     for s in steps:
@@ -507,6 +575,15 @@ def writer(list steps, Block b):
 def in_use():
     """Addresses of all memory of tensors."""
     return {<size_t>(<Storage>s).data for s in all_storages()}
+
+
+def planned(Recorder r):
+    """The storages from outside that a recording wrote."""
+    cdef Storage s
+    found = [k for k, times in r.written.items() if times]
+    for s in found:
+        s.planned = True
+    return found
 
 
 def block_of(Recorder r, TensorBase t):

@@ -6,19 +6,22 @@ cdef class Recorder:
     cdef public dict indices    # number of a call that checks indices -> what they are
     cdef public list constants  # storages on arrays of NumPy
     cdef public dict written    # storage -> times, of memory that was there before
-    cdef public dict leaves     # tensor whose .grad was written -> memory of its .grad before, or `any` if it did not matter
+    cdef public dict leaves     # id of a tensor whose .grad was used -> Leaf
     cdef public set updated     # parameters that an optimizer updated
     cdef public set raw         # storages of arguments that were arrays
     cdef public dict modules    # module that was called -> what it depended on
-    cdef public dict optimizers # that made a step -> version of their groups
+    cdef public set optimizers  # that made a step
+    cdef public dict options    # optimizer that was there before -> its options then
     cdef public list prepare    # (number of the call that follows, object with check() and apply(address))
-    cdef public list streams    # (generator, seed, stream) of each random operation
+    cdef public list streams    # of Taken, in the order in which they were
+    cdef public dict drawn      # number of a call that draws -> its stream
     cdef public dict packs      # storage -> list of calls that pack it, made once per version
     cdef public object fixed    # storages that the plan does not write, if known: their packs are kept
     cdef public dict found      # (storage, key) -> pack
     cdef public list packing    # the calls of the pack that is being made, or None
     cdef public int pause
-    cdef void leaf(self, object tensor, object before)
+    cdef bint knows(self, object tensor) except -1
+    cdef int leaf(self, object tensor, object before, object like) except -1
     cdef void call(self, int kernel, int dtype, const void *args, size_t size, int threads)
     cdef void made(self, char *data, size_t nbytes)
     cdef void freed(self, char *data)
@@ -35,6 +38,11 @@ cdef class Block:
     cdef readonly size_t nbytes
     cdef readonly long made     # number of calls before
     cdef readonly long freed    # the same, or -1
+
+cdef class Leaf:
+    cdef object tensor           # weakly: one that was made inside goes with the call
+    cdef public object before    # memory of its .grad before, None, or `any` if it did not matter
+    cdef readonly object like    # if nobody else knows that memory: its .grad then, without memory
 
 cdef Recorder recorder()
 cpdef long epoch() noexcept

@@ -2,6 +2,7 @@
 memory that comes and goes. It knows no kernel: arguments are bytes."""
 import os
 import sys
+from weakref import ref
 
 from cpython.ref cimport PyObject, Py_INCREF, Py_DECREF
 
@@ -61,6 +62,31 @@ def note_index(str name):
         recorder().indices[len(recorder().calls)] = name
 
 
+class Taken(int):
+    """The number of a stream that was taken while recording: of which generator, and which of all it was."""
+
+    def __new__(cls, stream, generator, which):
+        self = int.__new__(cls, stream)
+        self.generator, self.which = generator, which
+        return self
+
+
+def taken(generator, stream):
+    """The stream as what `note_stream` knows, and a replay takes anew; itself if nobody records."""
+    cdef Recorder r = current()
+    if r is None:
+        return stream
+    r.streams.append(Taken(stream, generator, len(r.streams)))
+    return r.streams[len(r.streams) - 1]
+
+
+def note_stream(stream):
+    """The next kernel draws from this stream."""
+    cdef Recorder r = current()
+    if r is not None and type(stream) is Taken:
+        r.drawn[len(r.calls)] = stream
+
+
 def before_next(prepare, list updated):
     """The next kernel, which updates these tensors, is prepared anew before each replay."""
     cdef Recorder r = recorder()
@@ -85,14 +111,18 @@ cdef class Block:
     """Memory of a tensor made while recording."""
 
 
+cdef class Leaf:
+    """What a recording found in the .grad of a tensor."""
+
+
 cdef class Recorder:
     """Records this thread between `start` and `stop`."""
 
     def __init__(self, fixed, raw):
         self.calls, self.blocks, self.ranges = [], [], []
         self.leaves, self.modules, self.updated, self.raw = {}, {}, set(), raw
-        self.live, self.written, self.optimizers, self.packs, self.found = {}, {}, {}, {}, {}
-        self.indices = {}
+        self.live, self.written, self.optimizers, self.packs, self.found = {}, {}, set(), {}, {}
+        self.indices, self.drawn = {}, {}
         self.prepare, self.streams, self.constants = [], [], []
         self.fixed, self.packing = fixed, None
 
@@ -110,8 +140,21 @@ cdef class Recorder:
         this_threads_recorder = NULL
         Py_DECREF(self)
 
-    cdef void leaf(self, object tensor, object before):
-        self.leaves.setdefault(tensor, before)
+    cdef bint knows(self, object tensor) except -1:
+        cdef Leaf found = self.leaves.get(id(tensor))
+        return found is not None and found.tensor() is tensor
+
+    cdef int leaf(self, object tensor, object before, object like) except -1:
+        cdef Leaf leaf
+        if not self.knows(tensor):
+            leaf = Leaf.__new__(Leaf)
+            leaf.tensor, leaf.before, leaf.like = ref(tensor), before, like
+            self.leaves[id(tensor)] = leaf
+        return 0
+
+    def alive(self):
+        """(tensor, Leaf) of each tensor whose .grad was used and that is still there."""
+        return [(t, x) for x in self.leaves.values() if (t := (<Leaf>x).tensor()) is not None]
 
     cdef void call(self, int kernel, int dtype, const void *args, size_t size, int threads):
         cdef Call c

@@ -7,10 +7,12 @@ from .c cimport *
 from .elementwise cimport contiguous
 from .tensor cimport TensorBase, empty_like, require_writable, touch
 
+from .record import note_stream
+
 UNIFORM, NORMAL = NN_UNIFORM, NN_NORMAL
 
 
-def fill_random(TensorBase t, int dist, double a, double b, uint64_t seed, uint64_t stream):
+def fill_random(TensorBase t, int dist, double a, double b, uint64_t seed, stream):
     """Fills a contiguous tensor: uniform on [a, b), or normal of mean a and standard deviation b."""
     cdef nn_random_args r
     memset(&r, 0, sizeof(r))
@@ -23,11 +25,12 @@ def fill_random(TensorBase t, int dist, double a, double b, uint64_t seed, uint6
     r.b = b
     r.seed = seed
     r.stream = stream
+    note_stream(stream)
     runtime.run(NN_K_random, t.code, &r)
     touch(t.storage)
 
 
-def dropout(TensorBase x, double p, uint64_t seed, uint64_t stream):
+def dropout(TensorBase x, double p, uint64_t seed, stream):
     """Zeroes elements with probability p (to 1/65536) and scales the others by 1 / (1 - p)."""
     cdef nn_dropout_args d
     memset(&d, 0, sizeof(d))
@@ -41,5 +44,6 @@ def dropout(TensorBase x, double p, uint64_t seed, uint64_t stream):
     d.scale = 1 / (1 - p) if p < 1 else 0
     d.seed = seed
     d.stream = stream
+    note_stream(stream)
     runtime.run(NN_K_dropout, x.code, &d)
     return y

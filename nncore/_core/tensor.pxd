@@ -8,6 +8,7 @@ cdef class Storage:
     cdef public bint readonly     # nobody may write
     cdef public bint tracked      # a parameter's: every write bumps the version, NumPy views are read-only
     cdef public bint shielded     # holds a recorded operation's result: NumPy views are read-only
+    cdef public bint planned      # a plan writes it
     cdef public long version
     cdef public dict packs        # packed copies for gemm (dense.pyx)
     cdef object __weakref__
@@ -42,6 +43,8 @@ cpdef find_packed(Storage s, tuple key)
 cdef void keep_packed(Storage s, tuple key, Storage p)
 cdef int no_reading(TensorBase t, str how) except -1
 cdef void touch(Storage s)
+cdef bint alone(TensorBase leaf) noexcept
+cdef int note_grad(TensorBase leaf) except -1
 cdef TensorBase scalar(int code)
 cdef Storage new_storage(size_t nbytes)
 cdef list all_storages()

@@ -108,6 +108,29 @@ cdef void touch(Storage s):
         r.written[s] = r.written.get(s, 0) + 1
 
 
+cdef bint alone(TensorBase leaf) noexcept:
+    """Whether the memory of the gradient is known to nobody else, and holds nothing else."""
+    cdef PyObject *g = <PyObject *>leaf.grad_
+    cdef PyObject *s = <PyObject *>(<TensorBase>g).storage
+    return (g.ob_refcnt == 1 and s.ob_refcnt == 1 and (<Storage>s).borrowed == NULL
+            and (<TensorBase>g).data == (<Storage>s).data)
+
+
+cdef int note_grad(TensorBase leaf) except -1:
+    """A recording learns that the gradient is used."""
+    cdef Recorder r = recorder()
+    cdef TensorBase g, like = None
+    if r is None or r.pause or r.knows(leaf):
+        return 0
+    if leaf.grad_ is None:
+        return r.leaf(leaf, None, None)
+    if alone(leaf):
+        g = leaf.grad_
+        like = g.alias()
+        like.storage, like.data = None, NULL
+    return r.leaf(leaf, (<TensorBase>leaf.grad_).storage, like)
+
+
 cdef inline TensorBase _new():
     return <TensorBase>new_object(_tensor_type, _NO_ARGS)
 
@@ -356,6 +379,7 @@ cdef class TensorBase:
     @property
     def grad(self):
         """The accumulated gradient: a tensor of the same shape and dtype, or None."""
+        note_grad(self)
         return self.grad_
 
     @grad.setter
@@ -365,8 +389,10 @@ cdef class TensorBase:
                 raise TypeError(f"grad: expected a Tensor or None, got {type(value).__name__}")
             if value.shape != self.shape or value.dtype != self.dtype:
                 raise ValueError(f"grad: expected {self.dtype} of shape {self.shape}, got {value.dtype} of {value.shape}")
-        if recorder() is not None:
-            recorder().leaf(self, any)
+        cdef Recorder r = recorder()
+        if r is not None and not r.pause:
+            r.leaf(self, any, None)
+            r.updated.discard(self)
         self.grad_ = value
         self._grad_dropped = False
 

@@ -14,7 +14,8 @@ def as_array(x, name, dtype=None):
     """x as an ndarray of one of the four dtypes (other floats become float32, other integers int64). With `dtype` (a
     code) Python floats keep their precision: the caller converts to it next."""
     if isinstance(x, np.ndarray | np.generic):
-        not_frozen(name)
+        if isinstance(x, np.ndarray):
+            not_frozen(name)
         a = np.asarray(x)
     else:
         try:

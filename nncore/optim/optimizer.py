@@ -1,5 +1,7 @@
 """What all optimizers share: parameter groups, state, and the walk over parameters that have a gradient."""
 
+import weakref
+
 from nncore._core import elementwise, record
 from nncore._core import optim as kernels
 from nncore._core.tensor import TensorBase, new_empty, new_zeros
@@ -27,6 +29,15 @@ def arguments(names):
     return {name: value for name, value in names.items() if name not in ("self", "params", "__class__")}
 
 
+_alive = {}  # id -> weak reference to each optimizer
+
+
+def options_of_all():
+    """{optimizer: the values in its groups} of all that there are."""
+    living = [o for o in (r() for r in list(_alive.values())) if o is not None]
+    return {o: o._options() for o in living}
+
+
 class Optimizer:
     """Base of the optimizers; torch's interface.
 
@@ -44,6 +55,12 @@ class Optimizer:
     _kernel = None
     _slots = ()
 
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls)
+        key = id(self)
+        _alive[key] = weakref.ref(self, lambda _: _alive.pop(key, None))
+        return self
+
     def __init__(self, params, defaults):
         if isinstance(params, TensorBase) or not hasattr(params, "__iter__"):
             raise TypeError(f"params: expected an iterable of tensors or dicts, got {type(params).__name__}")
@@ -52,7 +69,6 @@ class Optimizer:
             raise ValueError("params: empty; an optimizer needs at least one parameter")
         self.defaults, self.state, self.param_groups = defaults, {}, []
         self._stepped = False
-        self._version = 0  # of the groups and the memory of the state
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
         for g in groups:
@@ -83,7 +99,10 @@ class Optimizer:
         group = {**self.defaults, **param_group, "params": params}
         self.check_options(group)
         self.param_groups.append(group)
-        self._version += 1
+
+    def _options(self):
+        """The values in the groups, to be compared by identity."""
+        return [v for group in self.__dict__.get("param_groups", ()) for v in group.values()]
 
     def _arrays(self, group):
         """{name: initial value} of those of `_slots` that these options need."""
@@ -137,7 +156,7 @@ class Optimizer:
         self._stepped = True
         recording = record.current()
         if recording is not None:
-            recording.optimizers[self] = self._version
+            recording.optimizers.add(self)
         for group in self.param_groups:
             for params in self._batches(group):
                 try:
@@ -177,6 +196,12 @@ class Optimizer:
         arrays = self._arrays(group)
         counters = self.state.get(params[0], {})
         if not arrays.keys() <= counters.keys():
+            recording = record.current()
+            if recording is not None and self not in recording.options:
+                raise record.RecordError(
+                    f"{type(self).__name__}: made inside a compiled function, it starts anew in each call, but a "
+                    "replay would go on with its state; make it outside"
+                )
             with record.paused():  # once, not in every replay
                 self._init_state(params, group, arrays)
             counters = self.state[params[0]]
@@ -247,7 +272,6 @@ class Optimizer:
         for g, s in zip(groups, saved):
             g.update({k: v for k, v in s.items() if k != "params"})
         self.state = state
-        self._version += 1
 
     def __repr__(self):
         options = [", ".join(f"{k}={v}" for k, v in g.items() if k != "params") for g in self.param_groups]

@@ -254,7 +254,7 @@ def _mode(model, training):
         yield
     finally:
         for m, was in former:
-            object.__setattr__(m, "training", was)
+            m.training = was  # which compiled functions notice
 
 
 def _number(value, name):

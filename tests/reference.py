@@ -1034,12 +1034,12 @@ def _keys(d, a):
     return np.where(d <= 1, inner, np.where(d < 2, outer, 0))
 
 
-def resample_axis(n, m, mode, align_corners=False, factor=None, antialias=False, dtype=np.float32):
+def resample_axis(n, m, mode, align_corners=False, factor=None, antialias=False):
     """The matrix [m, n] of interpolation along an axis, in long double."""
     o = np.arange(m)
     if mode.startswith("nearest"):
-        step = np.dtype(dtype).type(1 / factor if factor else n / m)
-        at = (o.astype(dtype) + np.dtype(dtype).type(0.5 if mode == "nearest-exact" else 0)) * step
+        step = np.float32(1 / factor if factor else n / m)
+        at = (o.astype(np.float32) + np.float32(0.5 if mode == "nearest-exact" else 0)) * step
         return np.eye(n, dtype=np.longdouble)[np.minimum(np.floor(at).astype(int), n - 1)]
     if n == m and (antialias or mode == "linear"):
         return np.eye(n, dtype=np.longdouble)

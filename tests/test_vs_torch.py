@@ -517,6 +517,16 @@ def test_nearest_elements(dtype):
             close(F.interpolate(a, (2, m), mode=mode).numpy(), TF.interpolate(z, (2, m), mode=mode), 0)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mode", ["linear", "bilinear", "trilinear", "bicubic"])
+def test_factors_that_leave_the_size(mode, dtype, rng):
+    a = rng.standard_normal((2, 3, *(2, 4, 3)[: {"linear": 1, "trilinear": 3}.get(mode, 2)])).astype(dtype)
+    for corners in (False, True):
+        for antialias in (False, True) if mode[:2] == "bi" else (False,):
+            options = {"scale_factor": 1.2, "mode": mode, "align_corners": corners, "antialias": antialias}
+            close(F.interpolate(a, **options).numpy(), TF.interpolate(to_torch(a), **options), 1000)
+
+
 @pytest.mark.parametrize("name", ["Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"])
 def test_upsampling_layers(name):
     a = np.random.default_rng(0).standard_normal((2, 3, 4, 6)).astype(np.float32)

@@ -6,7 +6,7 @@ from math import floor
 
 from nncore import _tape
 from nncore._core.resample import Taps, apply
-from nncore._ops._check import FLOAT32, as_float, integer, number, one_of
+from nncore._ops._check import as_float, integer, number, one_of
 from nncore._ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 
 MODES = {
@@ -32,11 +32,10 @@ def _cubic(d, a):
     return (((d - 5) * d + 8) * d - 4) * a if d < 2 else 0.0
 
 
-def _nearest(n, m, exact, factor, single):
-    # in the images' precision, as torch's: where o n / m is next to an integer, the element depends on it
-    rounded = (lambda v: c_float(v).value) if single else float
-    step, half = rounded(1 / factor if factor else n / m), 0.5 if exact else 0.0
-    return [[(min(int(rounded((o + half) * step)), n - 1), 1.0)] for o in range(m)]
+def _nearest(n, m, exact, factor):
+    # in single precision, as for images in torch: where o n / m is next to an integer, the element depends on it
+    step, half = c_float(1 / factor if factor else n / m).value, 0.5 if exact else 0.0
+    return [[(min(int(c_float((o + half) * step).value), n - 1), 1.0)] for o in range(m)]
 
 
 def _smooth(n, m, cubic, align_corners, factor, antialias):
@@ -69,10 +68,10 @@ def _smooth(n, m, cubic, align_corners, factor, antialias):
 
 
 @lru_cache(maxsize=256)
-def _taps(n, m, mode, align_corners, factor, antialias, single):
+def _taps(n, m, mode, align_corners, factor, antialias):
     """From n elements to m, and its transpose."""
     if mode.startswith("nearest"):
-        rows = _nearest(n, m, mode == "nearest-exact", factor, single)
+        rows = _nearest(n, m, mode == "nearest-exact", factor)
     else:
         rows = _smooth(n, m, mode == "bicubic", align_corners, factor, antialias)
     back = [[] for _ in range(n)]
@@ -167,9 +166,7 @@ def interpolate(
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[axes - 1](x, sizes)
     if factors is None or recompute_scale_factor:
         factors = (None,) * axes
-    pairs = [
-        _taps(n, m, mode, bool(align_corners), f, bool(antialias), x._code == FLOAT32)
-        for n, m, f in zip(x.shape[2:], sizes, factors)
-    ]
+    options = mode, bool(align_corners), bool(antialias)
+    pairs = [_taps(n, m, *options[:2], f, options[2]) for n, m, f in zip(x.shape[2:], sizes, factors)]
     forward, back = zip(*pairs)
     return _tape.record(apply(x, forward), "interpolate", (x,), lambda dy: (apply(dy, back),))

@@ -137,6 +137,8 @@ cdef class Groups:
     """The groups of an optimizer, their parameters and the tensors of its state, as a plan found them."""
 
     def __init__(self, optimizer):
+        if not isinstance(optimizer.state, dict) or not all(isinstance(s, dict) for s in optimizer.state.values()):
+            raise TypeError(f"{type(optimizer).__name__}.state: expected a dict of dicts")
         self.attributes = vars(optimizer)
         self.state, self.groups = optimizer.state, optimizer.param_groups
         self.params = tuple([(g, g["params"], tuple(g["params"])) for g in self.groups])
@@ -150,27 +152,26 @@ cdef class Groups:
         cdef PyObject *value
         cdef PyObject *v
         cdef tuple tensors, params
-        cdef list now
         if (self.attributes.get("state") is not self.state or self.attributes.get("param_groups") is not self.groups
                 or len(self.groups) != len(self.params) or len(self.state) != len(self.held)):
             return False
         for group, listed, params in self.params:
-            if self.groups[i] is not group or (<dict>group).get("params") is not listed or len(listed) != len(params):
+            if self.groups[i] is not group or group.get("params") is not listed or len(listed) != len(params):
                 return False
             i += 1
-            now = listed
             for k in range(len(params)):
-                if now[k] is not params[k]:
+                if listed[k] is not params[k]:
                     return False
         i = 0
-        while PyDict_Next(self.state, &at, &key, &value):
+        while PyDict_Next(<dict>self.state, &at, &key, &value):
             mine, tensors = self.held[i]
             i += 1
             if value != <PyObject *>mine or len(<dict>mine) != len(tensors):
                 return False
             inside = k = 0
             while PyDict_Next(<dict>mine, &inside, &key, &v):
-                if tensors[k] is not None and v != <PyObject *>tensors[k]:
+                tensor = tensors[k]
+                if tensor is not None and v != <PyObject *>tensor:
                     return False
                 k += 1
         return True

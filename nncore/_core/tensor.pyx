@@ -241,6 +241,8 @@ cdef void keep_packed(Storage s, tuple key, Storage p):
 
 cdef object _find_recorded(Recorder r, Storage s, tuple key):
     """A plan has its own packs, of weights that it does not write; which those are is known from the second recording on."""
+    if <size_t>s.data in r.live:
+        return False  # made inside
     if r.fixed is None or s not in r.fixed:
         r.written.setdefault(s, 0)
         return False

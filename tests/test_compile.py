@@ -400,8 +400,8 @@ CHANGES = {
     "a count": lambda w, v, o: [s.update(step=0) for s in o.state.values()],
     "a group": lambda w, v, o: o.param_groups.__setitem__(0, {**o.param_groups[0], "lr": 0.5}),
     "groups": lambda w, v, o: setattr(o, "param_groups", [{**o.param_groups[0], "lr": 0.5}]),
-    "fewer parameters": lambda w, v, o: (o.param_groups[0]["params"].remove(v), setattr(v, "grad", None)),
-    "other parameters": lambda w, v, o: (o.param_groups[0].update(params=[w]), setattr(v, "grad", None)),
+    "fewer parameters": lambda w, v, o: o.state.pop(o.param_groups[0]["params"].pop()),
+    "other parameters": lambda w, v, o: (o.param_groups[0].update(params=[w]), o.state.pop(v)),
 }
 
 

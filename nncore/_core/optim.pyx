@@ -213,6 +213,7 @@ cdef class Step:
     def _try(self):
         """Raises, before anything is changed, what `apply` would."""
         cdef nn_optim_args o
+        memset(&o, 0, sizeof(o))
         try:
             self._write(<size_t>&o)
         except (TypeError, ValueError):

@@ -5,13 +5,13 @@ with its arguments. If both did the same work, later calls replay it: one call i
 """
 
 import copy
-import dis
 import functools
 import gc
 import operator
 import os
 import sys
 import types
+import weakref
 
 import numpy as np
 
@@ -22,94 +22,10 @@ from nncore._core.record import Recorder, RecordError
 from nncore._core.tensor import TensorBase
 from nncore._grad import is_grad_enabled, set_grad_enabled
 from nncore._profile import align, units
-from nncore._random import Generator
-from nncore._replay import Callable, Family, Replay, fresh, mapped
+from nncore._replay import Callable, Family, Replay, changed_edge, fresh, mapped, same
+from nncore._watch import Names, state
 from nncore.nn import Module
 from nncore.optim.optimizer import Optimizer, options_of_all
-
-OWNERS = Module | Optimizer | Generator
-KINDS = OWNERS | TensorBase  # of objects whose names are watched; in lists, the owners among them
-
-
-class _Names:
-    """What a function finds by name: modules, optimizers, tensors and generators in its closure, among the globals it
-    and the functions it calls read, and in the attributes of objects found so or given as arguments."""
-
-    def __init__(self, fn, given):
-        self.cells, self.entries, self.lists, self._seen = [], [], [], set()
-        self._function(fn)
-        self.objects = [v for v in given if not isinstance(v, TensorBase) and self._value(v)]
-        self.objects += [v for *_, v in self.cells + self.entries]
-        self.objects += [v for _, held in self.lists for v in held if isinstance(v, OWNERS)]
-        self.modules = [m for v in self.objects if isinstance(v, Module) for m in v.modules()]
-        self.tensors = [(v, v.requires_grad, v._storage) for v in self.objects if isinstance(v, TensorBase)]
-
-    def _function(self, fn):
-        if isinstance(fn, functools.partial):
-            for v in (fn.func, *fn.args, *fn.keywords.values()):
-                self._value(v)
-            return
-        if isinstance(fn, types.MethodType):
-            self._value(fn.__self__)
-            fn = fn.__func__
-        while hasattr(fn, "__wrapped__"):
-            fn = fn.__wrapped__
-        if not isinstance(fn, types.FunctionType) or fn in self._seen or _ours(fn):
-            return
-        self._seen.add(fn)
-        for cell in fn.__closure__ or ():
-            try:
-                value = cell.cell_contents
-            except ValueError:  # not assigned yet
-                continue
-            if self._value(value):
-                self.cells.append((cell, value))
-        for name in _global_names(fn.__code__):
-            if name in fn.__globals__ and self._value(fn.__globals__[name]):
-                self.entries.append((fn.__globals__, name, fn.__globals__[name]))
-
-    def _value(self, value):
-        """Whether to watch who has this value; its own attributes are watched too."""
-        if isinstance(value, KINDS):
-            return True
-        if isinstance(value, types.FunctionType | types.MethodType | functools.partial | Compiled):
-            self._function(value)
-        elif isinstance(value, list | tuple | dict):
-            self._container(value)
-        elif hasattr(value, "__dict__") and not isinstance(value, type | types.ModuleType):
-            mine = vars(value)
-            self.entries += [(mine, k, v) for k, v in mine.items() if isinstance(v, KINDS)]
-            for v in mine.values():
-                if isinstance(v, list | tuple | dict):
-                    self._container(v)
-        return False
-
-    def _container(self, value):
-        if isinstance(value, dict):
-            self.entries += [(value, k, v) for k, v in value.items() if isinstance(v, OWNERS)]
-        elif any(isinstance(v, OWNERS) for v in value):
-            self.lists.append((value, tuple(value)))
-
-    def unchanged(self):
-        """Whether the tensors among them have the same memory, and are trained or not as before."""
-        return all(t.requires_grad == wanted and t._storage is storage for t, wanted, storage in self.tensors)
-
-
-def _ours(fn):
-    parts = fn.__globals__.get("__name__", "").split(".")
-    return parts[0] == "nncore" and "tests" not in parts
-
-
-def _global_names(code):
-    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return names.union(*(_global_names(c) for c in code.co_consts if isinstance(c, types.CodeType)))
-
-
-def _same(a, b):
-    """Whether two values are equal: numbers and strings by value, other things by identity."""
-    if isinstance(a, tuple | list):
-        return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
-    return a is b or (type(a) is type(b) and isinstance(a, int | float | str) and (a == b or (a != a and b != b)))
 
 
 def _flatten(value, tensors):
@@ -140,27 +56,29 @@ class _Recording:
         inputs = [*plan.args.tensors(), *plan.kwargs.tensors()]
         self.recorder = Recorder(fixed, {t._storage for t, array in inputs if array})  # of any floating dtype
         args, kwargs = plan.args.given(), plan.kwargs.given()
-        self.names = _Names(fn, [*args, *kwargs.values()])
-        plan.family.join(self.names.objects)
-        self.recorder.modules = {m: m._snapshot() for m in self.names.modules}
+        names = Names([fn, *plan.args.values(), *plan.kwargs.values()], [t for t, _ in inputs])
+        plan.family.join(names.shared)
+        self.edges, self.tensors = names.edges, names.tensors
+        named = {o for o in names.shared if isinstance(o, Optimizer)}
+        self.recorder.modules = {m: m._snapshot() for m in names.modules}
         self.recorder.options = options_of_all()
         self.recorder.start()
         try:
-            self._run(fn, args, kwargs, plan.keep_grads, [t for t, _ in inputs])
+            self._run(fn, args, kwargs, plan.keep_grads, [t for t, _ in inputs], named)
         finally:
             self.recorder.stop()
 
-    def _run(self, fn, args, kwargs, keep_grads, inputs):
+    def _run(self, fn, args, kwargs, keep_grads, inputs, named):
         r = self.recorder
         result = fn(*args, **kwargs)
         r.pause += 1  # from here on only what is freed counts
         for module, before in r.modules.items():
-            if not _same(before, module._snapshot()):
+            if not same(before, module._snapshot()):
                 raise RecordError(
                     f"{type(module).__name__}: an attribute changed inside a compiled function, and a replay would not "
                     "change it; keep what changes in a buffer, or change it outside"
                 )
-        for optimizer in r.optimizers.union(v for v in self.names.objects if isinstance(v, Optimizer)):
+        for optimizer in r.optimizers | named:
             before, now = r.options.get(optimizer), optimizer._options()
             if before is not None and (len(before) != len(now) or any(map(operator.is_not, before, now))):
                 raise RecordError(
@@ -193,6 +111,11 @@ class _Recording:
                 f"a tensor of {lost[0].nbytes} bytes that was made inside a compiled function outlives it without "
                 "being returned, and a replay would not write it; return it, or copy_() it into a tensor from outside",
                 core.writer(self.steps, lost[0]),
+            )
+        if edge := changed_edge(self.edges):
+            raise RecordError(
+                f"{edge.key or 'a list or dict'}: changed inside a compiled function, and a replay would not change "
+                "it; keep what changes in a tensor, or change it outside"
             )
 
     def _grad_block(self, leaf):
@@ -279,22 +202,23 @@ class Plan(Replay):
         return "\n".join(lines)
 
     def deep(self):
-        r, names = self.recording.recorder, self.recording.names
-        if not all(_same(before, m._snapshot()) for m, before in r.modules.items()):
+        then = self.recording
+        if not all((m := ref()) is None or same(before, m._snapshot()) for ref, before in then.modules):
             return False
-        return all(leaf.requires_grad == was for leaf, was in self.recording.trained) and names.unchanged()
+        return all(leaf.requires_grad == was for leaf, was in then.trained) and all(
+            state(t) == was for t, was in then.tensors
+        )
 
     def record(self, fn, check):
         """Runs fn and records it; from the second time on the work is there."""
         former = self.recording
         fixed = former and {s for s, times in former.recorder.written.items() if not times}
         now = _Recording(fn, self, fixed)
-        r, names = now.recorder, now.names
+        r = now.recorder
+        now.modules = [(weakref.ref(m), before) for m, before in r.modules.items()]  # an argument is not kept alive
         self.recording, self.befores, self.moving, self.epoch = now, now.befores, now.moving, -1
         former_groups, self.optimizers = self.optimizers, [Groups(o) for o in r.optimizers]
-        self.cells, self.entries = names.cells, names.entries
-        self.written = core.planned(r)
-        self.lists = names.lists
+        self.edges, self.written = now.edges, core.planned(r)
         try:
             if former is not None:
                 if not all(g.unchanged() for g in former_groups):
@@ -310,6 +234,7 @@ class Plan(Replay):
                 leaf.grad = fresh(g)
         finally:
             now.result = now.grads = None
+            r.modules = {}
         return result
 
     def _compare(self, former, now):
@@ -344,15 +269,25 @@ class Compiled(Callable):
 
     def __init__(self, fn, check=False, keep_grads=False):
         family = Family()
-        family.join(_Names(fn, []).objects)  # before any runs: first calls take turns, too
+        family.join(Names([fn]).shared)  # before any runs: first calls take turns, too
         super().__init__(family, isinstance(fn, Module))
-        self._fn, self._check, self._keep_grads = fn, check, keep_grads
         functools.update_wrapper(self, fn if hasattr(fn, "__name__") else type(fn), updated=())
+        self._check, self._keep_grads = check, keep_grads
+        self._fn = fn  # the last one: from here on a module's attributes are set
 
     def __getattr__(self, name):
         if name.startswith("__") or "_fn" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self._fn, name)
+
+    def __setattr__(self, name, value):
+        setattr(self._fn, name, value) if self._wraps_module() else super().__setattr__(name, value)
+
+    def __delattr__(self, name):
+        delattr(self._fn, name) if self._wraps_module() else super().__delattr__(name)
+
+    def _wraps_module(self):
+        return isinstance(self.__dict__.get("_fn"), Module)
 
     def __get__(self, owner, kind=None):
         return self if owner is None else types.MethodType(self, owner)

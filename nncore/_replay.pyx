@@ -4,9 +4,12 @@ What decides it is compared in place: nothing is hashed, and no key is made. How
 """
 import threading
 import weakref
+from types import CellType
 
 import numpy as np
 
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
+from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.object cimport PyObject
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from libc.stdint cimport int64_t
@@ -27,6 +30,8 @@ from nncore._tape import is_grad_enabled, set_enabled
 
 cdef extern from "Python.h":
     PyObject *PyCell_GET(object cell)  # NULL: empty
+    ctypedef struct PyTypeObject:
+        PyObject *tp_dict
 
 cdef size_t COPIED_HERE = 1 << 15  # bytes up to which a copy is not worth a kernel
 cdef int MOST_PLANS = 64           # of one function: the one that was not used for longest goes
@@ -77,7 +82,7 @@ def mapped(value, f):
 # ---- arguments ----
 
 cdef enum Form:
-    TENSOR, ARRAY, NUMBER, SCALAR, VALUE, SEQUENCE, MAPPING
+    TENSOR, ARRAY, NUMBER, SCALAR, VALUE, OBJECT, SEQUENCE, MAPPING
 
 
 cdef class Argument:
@@ -87,7 +92,7 @@ cdef class Argument:
     """
     cdef Form form
     cdef type cls
-    cdef object value        # VALUE, SCALAR: what it equals; MAPPING: its keys
+    cdef object value        # VALUE, SCALAR: what it equals; OBJECT: a weak reference to it; MAPPING: its keys
     cdef double number       # NUMBER: a float, bit for bit
     cdef list parts          # SEQUENCE, MAPPING: Arguments
     cdef readonly TensorBase mine
@@ -119,6 +124,17 @@ cdef class Argument:
                 raise TypeError("argument: expected tensors, arrays, numbers, or tuples, lists and dicts of them, got an "
                                 f"unhashable {self.cls.__name__}") from None
             self.form, self.value = VALUE, value
+            if self.cls.__eq__ is object.__eq__:  # it equals nothing else, and is not kept alive
+                try:
+                    self.form, self.value = OBJECT, weakref.ref(value)
+                except TypeError:
+                    self.form = VALUE
+
+    cdef bint gone(self) except -1:
+        """Whether an object that it stood for is no more."""
+        if self.parts is not None:
+            return any([(<Argument>p).gone() for p in self.parts])
+        return self.form == OBJECT and self.value() is None
 
     cdef bint fits(self, value) except -1:
         """Whether the value is of this kind."""
@@ -153,6 +169,8 @@ cdef class Argument:
             return True
         if type(value) is not self.cls:
             return False
+        if self.form == OBJECT:
+            return self.value() is value
         if self.form == VALUE:
             return value is self.value or value == self.value
         if self.form == SCALAR:
@@ -240,7 +258,15 @@ cdef class Argument:
             return {k: (<Argument>p).given() for k, p in zip(self.value, self.parts)}
         if self.form == NUMBER:
             return self.number
+        if self.form == OBJECT:
+            return self.value()
         return self.mine if self.mine is not None else self.value
+
+    def values(self):
+        """What is neither a tensor nor an array."""
+        if self.parts is not None:
+            return [v for p in self.parts for v in (<Argument>p).values()]
+        return [] if self.mine is not None else [self.given()]
 
     def tensors(self):
         """(copy, whether it is of an array) of each tensor and array."""
@@ -288,6 +314,99 @@ cdef TensorBase _as_tensor(value):
         return as_tensor(value, "argument")
     finally:
         set_enabled(was)
+
+
+# ---- what is watched ----
+
+ABSENT = object()  # where nothing is
+
+
+def class_dict(type cls):
+    """The dict that vars(cls) shows, of a class made by a class statement."""
+    return <object>(<PyTypeObject *>cls).tp_dict
+
+
+cpdef bint same(a, b) except -1:
+    """Whether two values are one for whoever reads them: numbers and strings by value (floats bit for bit), tuples by
+    what is in them, other things by identity."""
+    cdef double x, y
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, float):
+        x, y = PyFloat_AS_DOUBLE(a), PyFloat_AS_DOUBLE(b)
+        return memcmp(&x, &y, sizeof(x)) == 0 or (x != x and y != y)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all([same(v, w) for v, w in zip(a, b)])
+    return isinstance(a, (int, str, bytes)) and a == b
+
+
+cdef enum Holder:
+    VARIABLE, ENTRY, SLOT, LIST, DICT
+
+
+cdef class Edge:
+    """Who has what: a variable of a closure (a cell and its name), an entry of a dict such as a global or an attribute
+    (the dict and the key), an attribute in `__slots__` (the object and the name), or all that is in a list or dict."""
+    cdef object holder, value
+    cdef readonly object key
+    cdef Holder kind
+
+    def __init__(self, holder, key=None):
+        self.holder, self.key = holder, key
+        if key is None:
+            self.kind = DICT if isinstance(holder, dict) else LIST
+            self.value = tuple([v for pair in holder.items() for v in pair]) if self.kind == DICT else tuple(holder)
+        elif isinstance(holder, dict):
+            self.kind, self.value = ENTRY, holder.get(key, ABSENT)
+        elif isinstance(holder, CellType):
+            self.kind = VARIABLE
+            self.value = ABSENT if PyCell_GET(holder) == NULL else <object>PyCell_GET(holder)
+        else:
+            self.kind, self.value = SLOT, getattr(holder, key, ABSENT)
+
+    def values(self):
+        """What is there."""
+        return self.value if self.kind >= LIST else (self.value,)
+
+    cdef bint holds(self) except -1:
+        """Whether the same is there."""
+        cdef PyObject *now
+        cdef PyObject *key
+        cdef Py_ssize_t i = 0, at = 0
+        cdef tuple values
+        if self.kind <= ENTRY:
+            now = PyCell_GET(self.holder) if self.kind == VARIABLE else PyDict_GetItemWithError(self.holder, self.key)
+            return now == <PyObject *>self.value or (same(<object>now, self.value) if now != NULL else self.value is ABSENT)
+        if self.kind == SLOT:
+            return same(getattr(self.holder, self.key, ABSENT), self.value)
+        values = self.value
+        if self.kind == LIST:
+            if len(self.holder) != len(values):
+                return False
+            for i in range(len(values)):
+                if self.holder[i] is not values[i] and not same(self.holder[i], values[i]):
+                    return False
+            return True
+        if 2 * len(self.holder) != len(values):
+            return False
+        while PyDict_Next(self.holder, &at, &key, &now):
+            if not (key == <PyObject *>values[i] or same(<object>key, values[i])):
+                return False
+            if not (now == <PyObject *>values[i + 1] or same(<object>now, values[i + 1])):
+                return False
+            i += 2
+        return True
+
+
+def changed_edge(list edges):
+    """The first edge that does not hold any more, or None."""
+    cdef Edge e
+    for e in edges:
+        if not e.holds():
+            return e
+    return None
 
 
 # ---- who waits for whom ----
@@ -353,9 +472,7 @@ cdef class Replay:
     cdef public list befores     # (leaf, the memory that its .grad must have, or None)
     cdef public list moving      # gradients from before that may be elsewhere by now
     cdef public list optimizers  # Groups of each that makes a step
-    cdef public list cells       # (cell, what is in it)
-    cdef public list entries     # (dict, key, what is there)
-    cdef public list lists       # (list, tuple of what is in it)
+    cdef public list edges       # what the function finds by name
     cdef public list written     # storages from outside that it changes
     cdef public object result
     cdef public list grads       # (leaf, its gradient in the arena)
@@ -378,6 +495,10 @@ cdef class Replay:
                     return True
         return False
 
+    cdef bint gone(self) except -1:
+        """The same: an argument is no more."""
+        return self.args.gone() or self.kwargs.gone()
+
     cdef bint takes(self, tuple args, dict kwargs, bint grad) except -1:
         return self.grad == grad and self.args.fits(args) and self.kwargs.fits(kwargs)
 
@@ -395,14 +516,8 @@ cdef class Replay:
                 return False
         if self.stale():
             return False
-        for cell, value in self.cells:
-            if PyCell_GET(cell) != <PyObject *>value:
-                return False
-        for d, key, value in self.entries:
-            if (<dict>d).get(key) is not value:
-                return False
-        for held, values in self.lists:
-            if not _holds(held, values):
+        for e in self.edges:
+            if not (<Edge>e).holds():
                 return False
         if self.epoch != epoch():
             now = epoch()
@@ -426,17 +541,6 @@ cdef class Replay:
         if isinstance(self.result, TensorBase):
             return fresh(self.result)
         return mapped(self.result, fresh)
-
-
-cdef bint _holds(held, tuple values) except -1:
-    """Whether these objects, and no others, are in a list."""
-    cdef Py_ssize_t i
-    if len(held) != len(values):
-        return False
-    for i in range(len(values)):
-        if held[i] is not values[i]:
-            return False
-    return True
 
 
 cdef tuple _place():
@@ -503,5 +607,5 @@ cdef class Callable:
                     self._plans.insert(0, plan)
                 return plan
         plan = self._new_plan(args, kwargs, grad)
-        self._plans = [plan] + [p for p in self._plans if not (<Replay>p).stale()][:MOST_PLANS - 1]
+        self._plans = [plan] + [p for p in self._plans if not (<Replay>p).stale() and not (<Replay>p).gone()][:MOST_PLANS - 1]
         return plan

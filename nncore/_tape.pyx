@@ -188,6 +188,11 @@ def hooks_of(TensorBase t):
     return node.hooks.setdefault(t.output_nr, {})
 
 
+def leaf_hooks(TensorBase t):
+    """The functions that the gradient of a leaf goes through."""
+    return tuple(t.hooks.values()) if t.hooks else ()
+
+
 cdef object _through(dict hooks, g):
     """A gradient after its hooks."""
     for hook in list(hooks.values()):

@@ -1,20 +1,23 @@
 """nncore.compile: the bits of eager execution, what takes effect between calls, errors with their line, memory."""
 
 import copy
+import functools
 import gc
 import itertools
 import math
 import pickle
 import resource
 import threading
+import time
 import types
+import weakref
 
 import numpy as np
 import pytest
 from nncore._core.record import active
 
 import nncore
-from nncore import RecordError, nn, no_grad, optim
+from nncore import RecordError, nn, no_grad, optim, train
 from nncore._core import runtime
 from nncore._ops import _check
 from nncore.nn import functional as F
@@ -1001,6 +1004,299 @@ def test_lists_of_others():
         where[key] = nn.Linear(2, 2)
 
 
+class Multiplied(nn.Module):
+    """Its input times what all kinds of attributes hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.parameters_ = nn.ParameterList([nn.Parameter(nncore.ones(2))])
+        self.named = nn.ParameterDict({"a": nn.Parameter(nncore.ones(2))})
+        self.layers, self.by_name = nn.ModuleList([nn.Identity()]), nn.ModuleDict({"a": nn.Identity()})
+        self.child, self.tensor = nn.Linear(2, 2), nncore.ones(2)
+        self.numbers, self.tensors, self.inner = [1.0], {"a": nncore.ones(2)}, types.SimpleNamespace(factor=1.0)
+
+    def forward(self, x):
+        for p in self.parameters_:
+            x = x * p
+        for layer in self.layers:
+            x = layer(x)
+        x = self.by_name["a"](x * self.named["a"]) * self.child.bias
+        return self.scaled(x * self.tensor * self.numbers[0] * self.tensors["a"])
+
+    def scaled(self, x):
+        return x * self.inner.factor
+
+
+FIVES = nncore.full((2,), 5.0)
+CHANGES = {
+    "ParameterList": lambda m: m.parameters_.__setitem__(0, nn.Parameter(FIVES)),
+    "append a parameter": lambda m: m.parameters_.append(nn.Parameter(FIVES)),
+    "ParameterDict": lambda m: m.named.__setitem__("a", nn.Parameter(FIVES)),
+    "ModuleList": lambda m: m.layers.__setitem__(0, nn.Threshold(9.0, 3.0)),
+    "insert": lambda m: m.layers.insert(0, nn.Threshold(9.0, 3.0)),
+    "ModuleDict": lambda m: m.by_name.__setitem__("a", nn.Threshold(9.0, 3.0)),
+    "child not called": lambda m: setattr(m.child, "bias", nn.Parameter(FIVES)),
+    "tensor": lambda m: setattr(m, "tensor", FIVES),
+    "list": lambda m: m.numbers.__setitem__(0, 5.0),
+    "dict": lambda m: m.tensors.update(a=FIVES),
+    "new list": lambda m: (setattr(m, "numbers", [1.0]), m.numbers.__setitem__(0, 5.0)),
+    "object": lambda m: setattr(m.inner, "factor", 5.0),
+}
+WRAPS = {
+    "module": lambda m: m,
+    "function": lambda m: lambda x: m(x),
+    "bound": lambda m: m.forward,
+    "partial": lambda m: functools.partial(Multiplied.forward, m),
+    "default": lambda m: lambda x, net=m: net(x),
+    "object": lambda m: Calling(m),
+}
+
+
+class Calling:
+    """A callable object with slots."""
+
+    __slots__ = ("__weakref__", "net")
+
+    def __init__(self, net):
+        self.net = net
+
+    def __call__(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_whatever_a_module_holds_is_watched(wrap, change):
+    model, x = Multiplied(), nncore.ones(2)
+    run = nncore.compile(WRAPS[wrap](model))
+    with no_grad():
+        for _ in range(4):
+            assert bits(run(x)) == bits(model(x))
+        before = bits(model(x))
+        CHANGES[change](model)
+        assert bits(model(x)) != before
+        for _ in range(4):
+            assert bits(run(x)) == bits(model(x))
+    assert run.plan.replays == 2
+
+
+def test_what_other_objects_hold_is_watched():
+    """Attributes of attributes, of classes, modules and slots, closures of decorators, globals of methods, numbers."""
+    x = randn(3, 2)
+
+    class Config:
+        net = nn.Linear(2, 2)
+
+    class Below(Config):
+        pass
+
+    class Own(Trainer):
+        def again(self, x):
+            return self.net(x)
+
+    space = {"net": nn.Linear(2, 2), "nn": nn}
+    exec("class Net(nn.Module):\n    def forward(self, x): return net(x)", space)
+    module, number = types.ModuleType("users_module"), [1.0]
+    module.net = nn.Linear(2, 2)
+    nested, slots, holder = types.SimpleNamespace(a=types.SimpleNamespace()), Calling(nn.Linear(2, 2)), Own()
+    nested.a.net = nn.Linear(2, 2)
+    factor = 1.0
+
+    def decorated(f):
+        @functools.wraps(f)
+        def wrapped(x):
+            return f(number[0] * x)
+
+        return wrapped
+
+    def scaled():
+        nonlocal factor
+        factor += 1
+
+    def tripled(before):
+        Own.again = lambda self, x: before(self, x) * 3
+
+    cases = {
+        "nested": (lambda x: nested.a.net(x), lambda: setattr(nested.a, "net", nn.Linear(2, 2))),
+        "class": (lambda x: Config.net(x), lambda: setattr(Config, "net", nn.Linear(2, 2))),
+        "base": (lambda x: Below.net(x), lambda: setattr(Below, "net", nn.Linear(2, 2))),
+        "module": (lambda x: module.net(x), lambda: setattr(module, "net", nn.Linear(2, 2))),
+        "slots": (slots.__call__, lambda: setattr(slots, "net", nn.Linear(2, 2))),
+        "wrapper": (decorated(lambda x: x * 2), lambda: number.__setitem__(0, number[0] + 1)),
+        "global of a forward": (space["Net"](), lambda: space.update(net=nn.Linear(2, 2))),
+        "string": (lambda x: getattr(nested.a, "net")(x), lambda: setattr(nested.a, "net", nn.Linear(2, 2))),  # noqa: B009
+        "number": (lambda x: x * factor, scaled),
+        "method": (lambda x: holder.again(x), lambda: tripled(Own.again)),
+    }
+    for name, (f, change) in cases.items():
+        run = nncore.compile(f)
+        with no_grad():
+            for _ in range(2):
+                for _ in range(4):
+                    assert bits(run(x)) == bits(f(x)), name
+                assert run.plan.replays == 2, name
+                before = bits(f(x))
+                change()
+                assert bits(f(x)) != before, name
+            assert bits(run(x)) == bits(f(x)), name
+
+
+def test_what_is_not_named_is_not_watched():
+    """A record that grows, and a number that only has the name of a method, make no new plans."""
+    space = types.SimpleNamespace(net=nn.Linear(2, 2), item=0, losses=[])
+    run = nncore.compile(lambda x: space.net(x).abs())
+    for _ in range(6):
+        run(randn(3, 2))
+        space.losses.append(1.0)
+        space.abs = len(space.losses)
+    assert run.plan.replays == 4
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "number", "attribute"])
+def test_what_is_read_must_not_change_inside(kind):
+    """A replay would not change it."""
+    entries, named, space, n = [1], {}, types.SimpleNamespace(count=0), 0
+
+    def f(x):
+        nonlocal n
+        if kind == "list":
+            entries.append(1)
+        elif kind == "dict":
+            named[len(named)] = 1
+        elif kind == "number":
+            n += 1
+        else:
+            space.count += 1
+        return x * 2
+
+    with pytest.raises(RecordError, match=r"changed inside.*test_compile\.py"):
+        nncore.compile(f)(nncore.ones(2))
+    assert not active()
+
+
+def test_check_finds_what_is_not_watched():
+    """A set is not looked into, nor a list of more than 1000; recording every call finds that other memory is read."""
+    for holder in ({nncore.ones(2)}, [nncore.ones(2), *range(1000)]):
+        f = nncore.compile(lambda x, h=holder: x * next(iter(h)), check=True)
+        for _ in range(3):
+            f(nncore.ones(2))
+        if isinstance(holder, set):
+            holder.clear()
+            holder.add(FIVES)
+        else:
+            holder[0] = FIVES
+        with pytest.raises(RecordError, match="the same work"):
+            f(nncore.ones(2))
+
+
+def test_hooks_of_tensors_are_watched():
+    """Those of parameters, and of tensors outside of any module."""
+
+    def make():
+        model, w = nn.Linear(2, 1), nncore.ones(2).requires_grad_()
+
+        def step(x):
+            model.zero_grad()
+            w.grad = None
+            (model(x) * w).sum().backward()
+
+        step.handles = []
+        return step, model, w
+
+    def between(i, model, w):
+        if i == 3:
+            between.handles = [t.register_hook(lambda g: g * 10) for t in (model.bias, w)]
+        if i == 6:
+            for h in between.handles:
+                h.remove()
+
+    agree(make, [(randn(3, 2, seed=i),) for i in range(8)], between=between, replays=1 + 1 + 2)
+
+
+def test_modes_that_fit_and_evaluate_restore():
+    """A compiled model called within them goes on in the mode that they leave."""
+    model, x = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), nncore.ones(1, 2)
+    infer = nncore.compile(model)
+
+    def metric(output, target):
+        infer(x)
+        return 0.0
+
+    def callback(epoch, logs):
+        infer(x)
+
+    for training in (True, False):
+        model.train(training)
+        for _ in range(4):
+            train.evaluate(model, nncore.ones(4, 2), nncore.ones(4, 2), loss="mse", metrics=metric)
+        train.fit(model, nncore.ones(4, 2), nncore.ones(4, 2), loss="mse", epochs=4, callbacks=callback)
+        for _ in range(4):
+            nncore.manual_seed(3)
+            got = bits(infer(x))
+            nncore.manual_seed(3)
+            assert got == bits(model(x).detach())
+
+
+def test_first_calls_take_turns():
+    """Whatever is compiled of what shares a model: while one runs, for the first time, the others wait."""
+    model = Multiplied()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    runs = (model.forward, functools.partial(model), model.child, Calling(model), lambda x: optimizer.zero_grad())
+    inside = threading.Event()
+    model.register_forward_pre_hook(lambda *_: (inside.set(), time.sleep(0.05), None)[2])
+    for f in (model, *runs):
+        first, second, done = nncore.compile(model), nncore.compile(f), []
+
+        def call(first=first, done=done):
+            first(nncore.ones(2))
+            done.append("first")
+
+        inside.clear()
+        thread = threading.Thread(target=call)
+        thread.start()
+        inside.wait()
+        second(nncore.ones(2))
+        done.append("second")
+        thread.join()
+        assert done == ["first", "second"]
+
+
+def test_arguments_are_not_kept_alive():
+    """Instances of a class with a compiled method, and objects that are given: their plans go with them."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        @nncore.compile
+        def run(self, x):
+            return self.layer(x)
+
+    given = nncore.compile(lambda net, x: net(x))
+    for make, run in ((Net, lambda o, x: o.run(x)), (Trainer, lambda o, x: o.run(x)), (lambda: nn.Linear(2, 2), given)):
+        alive = []
+        for _ in range(3):
+            o = make()
+            alive.append(weakref.ref(o))
+            for _ in range(4):
+                run(o, nncore.ones(1, 2))
+            del o
+        gc.collect()
+        assert [r() for r in alive] == [None] * 3
+    assert len(Net.__dict__["run"].plans) == len(given.plans) == 1
+
+
+def test_attributes_of_a_compiled_model_are_the_model_s():
+    model = nn.Dropout(0.5)
+    run = nncore.compile(model)
+    run.p = 0.0
+    assert model.p == run.p == 0.0
+    run.extra = 1
+    del run.extra
+    assert not hasattr(model, "extra")
+
+
 class Trainer:
     """A plain object with a compiled method."""
 
@@ -1329,13 +1625,13 @@ def test_check_finds_late_changes():
     lines = [
         "",
         "def step(x):",
-        "    calls.append(0)",
+        "    call = next(calls)",
         "    y = x * 2",
-        "    if len(calls) > 3:",
+        "    if call > 3:",
         "        y = y.exp()",
     ]
     source = "\n".join([*lines, "    return y"])
-    namespace = {"calls": []}
+    namespace = {"calls": iter(range(1, 9))}
     exec(compile(source, "users_code.py", "exec"), namespace)
     step = nncore.compile(namespace["step"], check=True)
     for _ in range(3):

@@ -30,6 +30,7 @@ LAYERS = {
     "_replay": 3,
     "_profile": 5,
     "_plan": 5,
+    "_watch": 5,
     "_model_file": 5,
     "_callbacks": 5,
     "train": 5,

@@ -174,13 +174,13 @@ class Module:
         """What the computation may depend on besides the values of tensors."""
         seen = []
         for name, value in vars(self).items():
-            if name in ("_parameters", "_buffers"):
-                seen += [(n, t, t is not None and (t.requires_grad, t._storage)) for n, t in value.items()]
-            elif name == "_modules" or name.endswith("_hooks"):
+            if name in ("_parameters", "_buffers", "_modules") or name.endswith("_hooks"):
                 seen += value.items()
-            elif not isinstance(value, Tensor):
+            else:
                 seen.append((name, value))
-        return seen
+                if isinstance(value, Tensor):  # parameters and buffers are here, too
+                    seen.append((value.requires_grad, value._storage, _tape.leaf_hooks(value)))
+        return tuple(seen)
 
     # ---- registration ----
 

@@ -281,10 +281,16 @@ class Compiled(Callable):
         return getattr(self._fn, name)
 
     def __setattr__(self, name, value):
-        setattr(self._fn, name, value) if self._wraps_module() else super().__setattr__(name, value)
+        if self._wraps_module():
+            setattr(self._fn, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def __delattr__(self, name):
-        delattr(self._fn, name) if self._wraps_module() else super().__delattr__(name)
+        if self._wraps_module():
+            delattr(self._fn, name)
+        else:
+            super().__delattr__(name)
 
     def _wraps_module(self):
         return isinstance(self.__dict__.get("_fn"), Module)
@@ -334,9 +340,9 @@ def compile(fn=None, *, check=False, keep_grads=False):
             recording gradients.
 
     What is computed inside from tensors is replayed, with the values of the moment: arguments, parameters, buffers,
-    states and options of optimizers, random streams. Python numbers that are not arguments are constants. Returned
-    tensors are outside the graph and never written again. Changing a module's mode or attributes, freezing a parameter,
-    loading a state_dict take effect.
+    states and options of optimizers, random streams. Returned tensors are outside the graph and never written again.
+    Changing a module's mode or attributes, freezing a parameter, loading a state_dict take effect, and so does binding
+    a name that the function reads to another object or number. What is constant: docs/compile.md.
 
     Raises:
         RecordError: (a RuntimeError) while recording, with the line: a value was read (`item`, `numpy`, `if` on a

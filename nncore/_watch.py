@@ -14,10 +14,7 @@ from nncore.optim.optimizer import Optimizer
 
 LONGEST = 1000  # a longer list or dict is not looked into
 MOST = 20_000  # values that are looked at
-FOREIGN = {"nncore", "numpy", *sys.stdlib_module_names} - {"builtins"}  # packages that are not looked into
 UNNAMED = (
-    "forward",
-    "__call__",
     "__enter__",
     "__exit__",
     "__iter__",
@@ -25,9 +22,12 @@ UNNAMED = (
     "__len__",
     "__getitem__",
     "__getattr__",
+    "__call__",
+    "forward",
 )
 ATOMS = {int, float, bool, str, bytes, complex, type(None), type(Ellipsis), types.BuiltinFunctionType}
 PLAIN = int | float | str | bytes | complex | None | list | tuple | dict | TensorBase  # cannot be called
+PYTHON = sys.stdlib_module_names - {"builtins"}  # which classes made by exec have for a module
 HEAP_TYPE = 1 << 9  # of classes that are made by a class statement
 
 
@@ -50,6 +50,7 @@ class Names:
     """
 
     def __init__(self, roots, known=()):
+        self._own = {str(getattr(_inner(r), "__module__", None)).split(".")[0] for r in roots}
         self._read, self._called, former = set(UNNAMED), set(), -1
         while former != len(self._read) + len(self._called):  # names that were met late count for all objects
             former = len(self._read) + len(self._called)
@@ -90,13 +91,14 @@ class Names:
         elif isinstance(value, property):
             self._waiting.append(value.fget)
         elif isinstance(value, types.ModuleType):
-            if not _foreign(value.__name__):
+            if not self._foreign(value.__name__):
                 self._attributes(value, [vars(value)])
         elif isinstance(value, type):
-            self._attributes(value, _classes(value))
+            self._attributes(value, self._classes(value))
         else:
-            self._attributes(value, [*_instance(value), *_classes(type(value))])
-            self._waiting.append(getattr(value, "__wrapped__", None))  # functools.cache
+            mine = _instance(value)
+            self._attributes(value, [*mine, *self._classes(type(value))])
+            self._waiting += [m.get("__wrapped__") for m in mine]  # functools.cache
 
     def _edge(self, holder, key=None):
         """Watches who has what; looks at what is there."""
@@ -111,13 +113,13 @@ class Names:
         self._waiting += fn.__defaults__ or ()
         self._waiting += (fn.__kwdefaults__ or {}).values()
         self._waiting.append(vars(fn).get("__wrapped__"))
-        if not _foreign(fn.__globals__.get("__name__")):
+        if not self._foreign(fn.__globals__.get("__name__")):
             names, read, called = _names(fn.__code__)
             self._read |= read
             self._called |= called
             for name in names:
                 found = fn.__globals__.get(name, ABSENT)
-                if found is not ABSENT and not (isinstance(found, types.ModuleType) and _foreign(found.__name__)):
+                if found is not ABSENT and not (isinstance(found, types.ModuleType) and self._foreign(found.__name__)):
                     self._edge(fn.__globals__, name)
 
     def _contents(self, value):
@@ -132,14 +134,26 @@ class Names:
             if m not in self._modules:
                 self._seen[id(m)] = m
                 self._modules[m] = None
-                for name, value in vars(m).items():
+                for name, value in list(vars(m).items()):
                     if name.endswith("_hooks"):
                         self._waiting += value.values()
                     elif isinstance(value, TensorBase):
                         self._waiting += leaf_hooks(value)
                     elif self._named(name, value):
                         self._waiting.append(value)
-                self._attributes(m, _classes(type(m)))
+                self._attributes(m, self._classes(type(m)))
+
+    def _classes(self, cls):
+        """The attributes of a class and its bases, but foreign ones."""
+        return [class_dict(c) for c in cls.__mro__ if c.__flags__ & HEAP_TYPE and not self._foreign(c.__module__)]
+
+    def _foreign(self, name):
+        """Whether a module of this name is not looked into: Python's, the library's (its tests are a user's), or of
+        an installed package that none of the roots is from."""
+        package, *below = str(name).split(".")
+        if package == "nncore":
+            return "tests" not in below
+        return package in PYTHON or (package not in self._own and _installed(package))
 
     def _named(self, name, value):
         """Whether code may mean this attribute."""
@@ -156,20 +170,21 @@ class Names:
                         self._edge(p, name)
 
 
+def _inner(fn):
+    """The function in a functools.partial."""
+    return _inner(fn.func) if isinstance(fn, functools.partial) else fn
+
+
 def state(t):
     """What a tensor is, besides its values."""
     return t.requires_grad, t._storage, leaf_hooks(t)
 
 
-def _foreign(name):
-    """Whether a module of this name is the library's, NumPy's or Python's; the library's tests are a user's code."""
-    parts = (name or "").split(".")
-    return parts[0] in FOREIGN and not (parts[0] == "nncore" and "tests" in parts)
-
-
-def _classes(cls):
-    """The attributes of a class and its bases, but foreign ones."""
-    return [class_dict(c) for c in cls.__mro__ if c.__flags__ & HEAP_TYPE and not _foreign(c.__module__)]
+@functools.lru_cache(1024)
+def _installed(package):
+    """Whether a package is Python's or was installed."""
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    return package in PYTHON or "site-packages" in file or "dist-packages" in file
 
 
 def _instance(value):

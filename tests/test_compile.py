@@ -7,6 +7,7 @@ import itertools
 import math
 import pickle
 import resource
+import sys
 import threading
 import time
 import types
@@ -1150,6 +1151,20 @@ def test_what_is_not_named_is_not_watched():
         space.losses.append(1.0)
         space.abs = len(space.losses)
     assert run.plan.replays == 4
+
+
+def test_installed_packages_are_not_looked_into(monkeypatch):
+    """But for the one that the compiled function is from."""
+    package = types.ModuleType("users_package")
+    package.__file__ = "/lib/site-packages/users_package.py"
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    exec("factor = 2.0\ndef scaled(x): return x * factor", vars(package))
+    own, others = nncore.compile(package.scaled), nncore.compile(lambda x: package.scaled(x))
+    for _ in range(4):
+        own(FIVES), others(FIVES)
+    package.factor = 3.0
+    assert own(FIVES).tolist() == [15.0, 15.0]
+    assert others(FIVES).tolist() == [10.0, 10.0]
 
 
 @pytest.mark.parametrize("kind", ["list", "dict", "number", "attribute"])

@@ -396,7 +396,7 @@ def test_state_dicts_take_effect():
     assert len(run.plans) == 1, "the plan for the former state never fits again"
 
 
-CHANGES = {
+OF_OPTIMIZERS = {
     "state": lambda w, v, o: setattr(o, "state", {}),
     "state cleared": lambda w, v, o: o.state.clear(),
     "state of one": lambda w, v, o: o.state.pop(w),
@@ -409,7 +409,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", OF_OPTIMIZERS)
 def test_an_optimizer_s_state_and_groups_take_effect(name):
     def make():
         w, v = nn.Parameter(nncore.ones(3)), nn.Parameter(nncore.ones(3))
@@ -425,7 +425,7 @@ def test_an_optimizer_s_state_and_groups_take_effect(name):
 
     def between(i, w, v, optimizer):
         if i == 4:
-            CHANGES[name](w, v, optimizer)
+            OF_OPTIMIZERS[name](w, v, optimizer)
 
     agree(make, [(randn(3, seed=i),) for i in range(8)], between=between, replays=6 if name == "a count" else 4)
 

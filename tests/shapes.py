@@ -187,6 +187,8 @@ def conv_groups(dtype):
     out += [conv(1, 1, 1, (80, 70), (3, 3), padding=1, groups=17), conv(3, 1, 1, (40, 9), (3, 3), 2, groups=130)]
     out += [conv(2, c, c, (2100,), (3,), 1, 1, groups=36 // c) for c in (1, 2)]  # rows cut into pieces
     out += [conv(1, 1, 1, (5, 5), (3, 3), padding=1, groups=600), conv(17, 1, 1, (5, 4), (3, 3), groups=3)]
+    # few inputs per group and a stride: the gradient's phases share what is packed
+    out += [conv(1, max(1, lanes // 2), 2 * lanes + 32, (21, 21), (k, k), 2, 1, groups=2) for k in (3, 4, 5)]
     return [c for c in out if min(c.out) > 0]
 
 

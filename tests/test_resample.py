@@ -156,6 +156,21 @@ def test_threads_and_batches(mode, isa, dtype, rng):
         tolerance.same_bits(alone.grad, found[1][3:4])
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_the_end_of_the_array(mode, isa, dtype, rng):
+    """The first image of two has the bits that it has alone, where its last lines end the array."""
+    for c, size, to in itertools.product((1, 3), (7, 10), (3, 7)):
+        x, dy = (rng.standard_normal((2, c, n, n)).astype(dtype) for n in (size, to))
+        found = []
+        for n in (1, 2):
+            leaf = nncore.tensor(x[:n], requires_grad=True)
+            y = F.interpolate(leaf, (to, to), mode=mode)
+            y.backward(from_array(dy[:n]))
+            found.append((y.detach().numpy()[:1], leaf.grad.numpy()[:1]))
+        for alone, among in zip(*found):
+            tolerance.same_bits(alone, among, f"{c} channels, {size} to {to}")
+
+
 def test_layouts(isa, dtype, rng):
     """Any strides give the same bits; the result is channels-last."""
     x = rng.standard_normal((2, 5, 4, 6)).astype(dtype)

@@ -141,10 +141,11 @@ def _seconds(candidate, calls):
     return time.perf_counter() - start
 
 
-def compare(candidates, rounds=7, seconds=0.02):
+def compare(candidates, rounds=7, seconds=0.02, pause=0.0):
     """Seconds per call of each candidate: {name: function or prepared Peer} -> {name: median}. The candidates take
     turns, so that a slow phase of the machine meets all of them; each turn is long enough for the clock. What takes
-    seconds has fewer rounds, at least 3."""
+    seconds has fewer rounds, at least 3. `pause`: seconds before each turn, in which the last one's threads go to sleep
+    (OpenBLAS's spin for 0.1 s after their work, on the core that the next candidate's second thread would have)."""
     repeats, total = {}, 0.0
     for name, candidate in candidates.items():
         _seconds(candidate, 1)
@@ -157,6 +158,7 @@ def compare(candidates, rounds=7, seconds=0.02):
     times = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, candidate in candidates.items():
+            time.sleep(pause)
             times[name].append(_seconds(candidate, repeats[name]) / repeats[name])
     return {name: statistics.median(t) for name, t in times.items()}
 

@@ -314,7 +314,7 @@ def main():
             if args.match not in work.name:
                 continue
             runs = candidates_of(work, peers, state_of(work))
-            seconds = harness.compare(runs, rounds=args.rounds, seconds=0.05)
+            seconds = harness.compare(runs, rounds=args.rounds, seconds=0.05, pause=0.15 if threads > 1 else 0.0)
             batch = work.shape[1] if len(work.shape) == 3 else work.shape[0]
             row = {"net": work.name, "batch": batch, "threads": threads}
             row |= {f"{lib} us": t * 1e6 for lib, t in seconds.items()}

@@ -76,7 +76,7 @@ def history(make, calls, between, compiled, options):
     return seen, run, plans
 
 
-def agree(make, calls, *, between=None, replays=None, **options):
+def assert_agrees(make, calls, *, between=None, replays=None, **options):
     """Asserts that compiling changes nothing that can be observed; gives the compiled function.
 
     make: () -> (function, models, optimizers, tensors it works on); calls: the arguments of each call;
@@ -167,10 +167,10 @@ def pull(out, cotangents):
     return total
 
 
-def agree_or_refuse(name, make):
-    """agree, unless the function does what cannot be recorded; then the error says so."""
+def assert_agrees_or_refuses(name, make):
+    """assert_agrees, unless the function does what cannot be recorded; then the error says so."""
     try:
-        agree(make, [()] * CALLS)
+        assert_agrees(make, [()] * CALLS)
     except RecordError as e:
         expected = [m for part, m in REFUSED.items() if part in name]
         if not any(m in str(e) for m in expected):
@@ -205,7 +205,7 @@ def test_operation(name, isa, monkeypatch):
 
         return step, *leaves
 
-    if agree_or_refuse(name, make):
+    if assert_agrees_or_refuses(name, make):
         RECORDED.append(name.split(" ")[0])
 
 
@@ -240,7 +240,7 @@ def test_module(name, dtype, isa):
 
         return step, model, scale, optimizer
 
-    if agree_or_refuse(name, make):
+    if assert_agrees_or_refuses(name, make):
         RECORDED.append(name.split(" ")[0])
 
 
@@ -261,7 +261,7 @@ def test_optimizer(kind, options, dtype, isa):
         p = list(parameters)
         return getattr(optim, kind)([{"params": p[:1]}, {"params": p[1:], "lr": 0.02}], **options)
 
-    run = agree(classifier(lambda: mlp(dtype), make_optimizer), batches(8, dtype))
+    run = assert_agrees(classifier(lambda: mlp(dtype), make_optimizer), batches(8, dtype))
     assert run.plan.replays == 6
 
 
@@ -290,7 +290,7 @@ def test_gan():
 
         return step, g, d, og, od
 
-    agree(make, [(randn(4, 3, seed=i),) for i in range(7)])
+    assert_agrees(make, [(randn(4, 3, seed=i),) for i in range(7)])
 
 
 def test_shared_weights():
@@ -308,7 +308,7 @@ def test_shared_weights():
 
         return step, net, optimizer
 
-    agree(make, [(randn(3, 4, seed=i),) for i in range(6)])
+    assert_agrees(make, [(randn(3, 4, seed=i),) for i in range(6)])
 
 
 def test_convnet(isa):
@@ -332,7 +332,7 @@ def test_convnet(isa):
 
         return step, net, optimizer
 
-    agree(make, [(randn(4, 2, 8, 8, seed=i), classes(4, 3, seed=i)) for i in range(6)])
+    assert_agrees(make, [(randn(4, 2, 8, 8, seed=i), classes(4, 3, seed=i)) for i in range(6)])
 
 
 def test_mixed_dtypes_are_clipped():
@@ -351,12 +351,12 @@ def test_mixed_dtypes_are_clipped():
 
         return step, a, b, optimizer
 
-    agree(make, [(randn(4, 3, seed=i),) for i in range(5)])
+    assert_agrees(make, [(randn(4, 3, seed=i),) for i in range(5)])
 
 
 def test_shapes_may_change():
     calls = [batches(1, rows=r)[0] for r in (6, 3, 6, 3, 6, 3, 6, 3, 0 + 1, 6)]
-    agree(classifier(), calls, replays=10 - 5)
+    assert_agrees(classifier(), calls, replays=10 - 5)
 
 
 @pytest.mark.parametrize("name", ["lr", "weight_decay", "betas", "maximize"])
@@ -367,7 +367,7 @@ def test_options_take_effect(name):
     def between(i, model, optimizer):
         optimizer.param_groups[0][name] = values[name](i)
 
-    agree(classifier(), batches(6), between=between)
+    assert_agrees(classifier(), batches(6), between=between)
 
 
 def test_options_that_need_other_state():
@@ -377,7 +377,7 @@ def test_options_that_need_other_state():
         if i == 4:
             optimizer.param_groups[0]["amsgrad"] = True
 
-    agree(classifier(), batches(8), between=between, replays=2 + 2)
+    assert_agrees(classifier(), batches(8), between=between, replays=2 + 2)
 
 
 def test_state_dicts_take_effect():
@@ -392,7 +392,7 @@ def test_state_dicts_take_effect():
         if i == 5:
             optimizer.load_state_dict(saved["optimizer"])
 
-    run = agree(classifier(), batches(9), between=between, replays=3 + 2)
+    run = assert_agrees(classifier(), batches(9), between=between, replays=3 + 2)
     assert len(run.plans) == 1, "the plan for the former state never fits again"
 
 
@@ -427,7 +427,7 @@ def test_an_optimizer_s_state_and_groups_take_effect(name):
         if i == 4:
             OF_OPTIMIZERS[name](w, v, optimizer)
 
-    agree(make, [(randn(3, seed=i),) for i in range(8)], between=between, replays=6 if name == "a count" else 4)
+    assert_agrees(make, [(randn(3, seed=i),) for i in range(8)], between=between, replays=6 if name == "a count" else 4)
 
 
 def test_a_bad_option_changes_nothing():
@@ -461,7 +461,7 @@ def test_train_and_eval():
     def net():
         return nn.Sequential(nn.Linear(5, 9), nn.Dropout(0.5), nn.Linear(9, 3))
 
-    agree(classifier(net), batches(10), between=between, replays=10 - 4)
+    assert_agrees(classifier(net), batches(10), between=between, replays=10 - 4)
 
 
 def test_freezing_takes_effect():
@@ -470,7 +470,7 @@ def test_freezing_takes_effect():
             model[0].requires_grad_(i == 6)
             model.zero_grad()
 
-    agree(classifier(), batches(9), between=between, replays=9 - 6)  # thawed ones are behind
+    assert_agrees(classifier(), batches(9), between=between, replays=9 - 6)  # thawed ones are behind
 
 
 def test_freezing_a_bare_tensor_takes_effect():
@@ -491,7 +491,7 @@ def test_freezing_a_bare_tensor_takes_effect():
             v.requires_grad = False
             v.grad = None
 
-    agree(make, [(randn(4, 3, seed=i),) for i in range(6)], between=between, replays=1 + 1)
+    assert_agrees(make, [(randn(4, 3, seed=i),) for i in range(6)], between=between, replays=1 + 1)
 
 
 def test_attributes_take_effect():
@@ -506,7 +506,7 @@ def test_attributes_take_effect():
     def between(i, model, optimizer):
         model.factor = 2.0 if i < 3 else 3.0
 
-    agree(classifier(Scaled), batches(7), between=between, replays=1 + 2)
+    assert_agrees(classifier(Scaled), batches(7), between=between, replays=1 + 2)
 
 
 def test_added_group():
@@ -529,7 +529,7 @@ def test_added_group():
         if i == 3:
             optimizer.add_param_group({"params": list(b.parameters()), "lr": 0.1})
 
-    agree(make, batches(7), between=between, replays=1 + 2)
+    assert_agrees(make, batches(7), between=between, replays=1 + 2)
 
 
 def test_weights_written_between_inferences(isa):
@@ -547,7 +547,7 @@ def test_weights_written_between_inferences(isa):
 
     nncore.manual_seed(0)
     with no_grad():
-        agree(make, [(x,) for x, _ in batches(9)], between=between)
+        assert_agrees(make, [(x,) for x, _ in batches(9)], between=between)
 
 
 @pytest.mark.parametrize("layer", ["direct", "winograd", "depthwise", "few", "linear"])
@@ -603,7 +603,7 @@ def test_gradients_accumulate_inside():
         return step, model, optimizer
 
     parts = [tuple(zip(*batches(3))), tuple(zip(*batches(3, rows=6)[::-1]))]
-    agree(make, [parts[i % 2] for i in range(6)])
+    assert_agrees(make, [parts[i % 2] for i in range(6)])
 
 
 def test_gradients_accumulate_over_calls():
@@ -619,13 +619,13 @@ def test_gradients_accumulate_over_calls():
 
         return step, model
 
-    agree(make, batches(8), replays=8 - 3)
+    assert_agrees(make, batches(8), replays=8 - 3)
 
     def between(i, model):
         if i % 2 == 0:
             model.zero_grad()
 
-    agree(make, batches(6), between=between, replays=2)
+    assert_agrees(make, batches(6), between=between, replays=2)
 
 
 def test_gradients_accumulate_over_many_calls():
@@ -712,7 +712,7 @@ def test_gradients_given_from_outside():
             w.grad = randn(3, seed=i)
         v.grad = randn(3, seed=i)
 
-    agree(make, [(randn(3, seed=i),) for i in range(8)], between=between)
+    assert_agrees(make, [(randn(3, seed=i),) for i in range(8)], between=between)
 
 
 def test_an_update_before_its_backward():
@@ -731,7 +731,7 @@ def test_an_update_before_its_backward():
 
         return step, model
 
-    agree(make, batches(7), replays=7 - 3)
+    assert_agrees(make, batches(7), replays=7 - 3)
 
 
 def test_gradients_of_what_is_made_inside():
@@ -763,7 +763,7 @@ def test_gradients_of_what_is_made_inside():
         return head[0].weight.grad, head[2].bias
 
     for f in (attack, alias, kept, layer):
-        agree(lambda f=f: (f, model), [(randn(4, 3, seed=i), classes(4, 2, seed=i)) for i in range(6)])
+        assert_agrees(lambda f=f: (f, model), [(randn(4, 3, seed=i), classes(4, 2, seed=i)) for i in range(6)])
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
@@ -786,7 +786,9 @@ def test_freezing_for_a_while(first):
     def between(i, w, v, optimizer):
         w.requires_grad = i != first
 
-    run = agree(make, [(randn(3, seed=i),) for i in range(9)], between=between, replays=(9 - 3, 9 - 4, 9 - 5)[first])
+    run = assert_agrees(
+        make, [(randn(3, seed=i),) for i in range(9)], between=between, replays=(9 - 3, 9 - 4, 9 - 5)[first]
+    )
     assert run.plan.replays >= 4
 
 
@@ -833,7 +835,7 @@ def test_arguments_that_share_memory_with_what_is_written():
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_gradients_of_an_update(keep):
-    run = agree(classifier(), batches(5), keep_grads=keep)
+    run = assert_agrees(classifier(), batches(5), keep_grads=keep)
     assert run.plan.replays == 3
 
 
@@ -860,7 +862,7 @@ def test_arrays_as_arguments(dtype, given):
         x[:] = np.random.default_rng(i).standard_normal(x.shape)
         y[:] = np.random.default_rng(i).integers(0, 3, 6)
 
-    agree(classifier(lambda: mlp(dtype)), [(x, y)] * 6, between=between)
+    assert_agrees(classifier(lambda: mlp(dtype)), [(x, y)] * 6, between=between)
 
 
 def test_constants_are_made_inside():
@@ -877,7 +879,7 @@ def test_constants_are_made_inside():
 
         return fn, state
 
-    agree(make, [(nncore.full((3,), float(i)),) for i in range(CALLS)], replays=3)
+    assert_agrees(make, [(nncore.full((3,), float(i)),) for i in range(CALLS)], replays=3)
 
 
 def test_layouts_of_arguments():
@@ -898,8 +900,8 @@ def test_layouts_of_arguments():
         return step, w
 
     a, b = randn(6, 8).T, randn(12, 5)[::2]
-    agree(make, [(a, b)] * 4)
-    run = agree(make, [(a, b, image)] * 4)
+    assert_agrees(make, [(a, b)] * 4)
+    run = assert_agrees(make, [(a, b, image)] * 4)
     assert run(a, b, image)[1].channels_last
 
 
@@ -913,7 +915,7 @@ def test_nested_arguments_and_results():
 
         return lambda b: step(b, scale=0.5), model
 
-    agree(make, [({"x": (randn(4, 3, seed=i), randn(4, 2, seed=i)), "k": 3},) for i in range(5)])
+    assert_agrees(make, [({"x": (randn(4, 3, seed=i), randn(4, 2, seed=i)), "k": 3},) for i in range(5)])
 
 
 def test_numbers_are_part_of_the_kind():
@@ -1225,7 +1227,7 @@ def test_hooks_of_tensors_are_watched():
             for h in between.handles:
                 h.remove()
 
-    agree(make, [(randn(3, 2, seed=i),) for i in range(8)], between=between, replays=1 + 1 + 2)
+    assert_agrees(make, [(randn(3, 2, seed=i),) for i in range(8)], between=between, replays=1 + 1 + 2)
 
 
 def test_modes_that_fit_and_evaluate_restore():
@@ -1504,9 +1506,9 @@ def test_gradients_that_nobody_clears():
         return step, model, optimizer
 
     for to_none in (True, False):
-        agree(make, batches(6), between=lambda i, model, optimizer, how=to_none: optimizer.zero_grad(how))
-        agree(make, batches(6), between=lambda i, model, optimizer, how=to_none: model.zero_grad(how))
-    agree(make, batches(6), keep_grads=True, replays=6 - 3)
+        assert_agrees(make, batches(6), between=lambda i, model, optimizer, how=to_none: optimizer.zero_grad(how))
+        assert_agrees(make, batches(6), between=lambda i, model, optimizer, how=to_none: model.zero_grad(how))
+    assert_agrees(make, batches(6), keep_grads=True, replays=6 - 3)
     step, model, optimizer = make()
     run = nncore.compile(step)
     for cleared in (0, 1, 2, 4):  # calls that are preceded by zero_grad
@@ -1851,7 +1853,7 @@ def test_any_number_of_threads(isa, dtype):
     def between(i, *_):
         runtime.set_num_threads((1, 2, 3, 1, 3, 2, 1)[i])
 
-    agree(classifier(net), batches(7, dtype, 50, 40, 9), between=between)
+    assert_agrees(classifier(net), batches(7, dtype, 50, 40, 9), between=between)
 
 
 def test_no_page_faults():

@@ -9,7 +9,7 @@ from nncore._core import fuse, runtime
 from nncore.nn import functional as F
 
 from . import shapes
-from .test_compile import agree, bits, classes, randn
+from .test_compile import assert_agrees, bits, classes, randn
 
 CALLS = 4
 PRODUCTS = ("gemm", "conv", "conv_scatter", "winograd", "depthwise")
@@ -163,7 +163,7 @@ def test_batch_norm_follows_its_statistics():
 
 
 def training(net, *shape, dtype):
-    """agree for a step of a net on images; gives the compiled step."""
+    """assert_agrees for a step of a net on images; gives the compiled step."""
 
     def make():
         model = net().to(dtype)
@@ -178,7 +178,9 @@ def training(net, *shape, dtype):
 
         return step, model, optimizer
 
-    return agree(make, [(randn(*shape, dtype=dtype, seed=i), classes(shape[0], 3, seed=i)) for i in range(CALLS)])
+    return assert_agrees(
+        make, [(randn(*shape, dtype=dtype, seed=i), classes(shape[0], 3, seed=i)) for i in range(CALLS)]
+    )
 
 
 def ops(run):
@@ -260,7 +262,7 @@ def test_masks_and_overlapping_windows(isa, dtype):
 
         return step, w
 
-    run = agree(make, [()] * 4)
+    run = assert_agrees(make, [()] * 4)
     assert ops(run).count("relu_backward") == 1
     assert kernels(run)[-2:] == ["pool_backward"] * 2  # the mask came before
 
@@ -282,7 +284,7 @@ def test_gradients_that_meet(isa, dtype):
 
         return step, a, b, c, optimizer
 
-    run = agree(make, [(randn(5, 6, dtype=dtype, seed=i),) for i in range(4)])
+    run = assert_agrees(make, [(randn(5, 6, dtype=dtype, seed=i),) for i in range(4)])
     assert not {"add", "relu_backward"} & set(ops(run))
 
 
@@ -342,7 +344,7 @@ def test_operands_that_change_in_between():
 
         return step, state
 
-    agree(make, [(randn(3, 4, seed=i),) for i in range(5)])
+    assert_agrees(make, [(randn(3, 4, seed=i),) for i in range(5)])
 
 
 def test_gelu_in_training_reads_its_input():
@@ -359,6 +361,6 @@ def test_gelu_in_training_reads_its_input():
 
         return step, net, optimizer
 
-    run = agree(make, [(randn(3, 4, seed=i),) for i in range(4)])
+    run = assert_agrees(make, [(randn(3, 4, seed=i),) for i in range(4)])
     assert "gelu" in ops(run)
     assert "gelu_backward" not in ops(run)

@@ -33,10 +33,10 @@
 /* Neither is packed (but to be transposed) where it spans so little that it stays in L1. */
 #define NN_IN_PLACE_BYTES (16 << 10)
 /* A^T B of at least this depth, where C stays in L2, packs nothing: so many rows of C at a time take so much of the depth, in turn. */
-#define NN_TALL_K 512
-#define NN_TALL_BYTES (1 << 20)
-#define NN_TALL_M 768
-#define NN_TALL_DEPTH 128
+#define NN_DEEP_K 512
+#define NN_DEEP_BYTES (1 << 20)
+#define NN_DEEP_M 768
+#define NN_DEEP_STEP 128
 /* Columns of B up to which the vectors run along the rows of A: where these must be transposed, and where they are columns. */
 #define NN_NARROW 3
 #define NN_NARROW_T NN_MR

@@ -15,7 +15,7 @@ KC_BYTES, KB_BYTES, NC_BYTES = 2048, 16384, 8192  # GEMM's blocks
 PACK_B_MIN_M, PACK_A_MIN_N, PACK_A_MIN_K, MC, WIDE_M = 48, 192, 64, 96, 384
 CONV_PIXELS, CONV_BLOCK_POINTS, CONV_C_CHUNK, CONV_WEIGHT_CHUNKS = 216, 512, 48, 16
 CONV_DEAD = 100
-TALL_K, TALL_M, TALL_DEPTH = 512, 768, 128
+DEEP_K, DEEP_M, DEEP_STEP = 512, 768, 128
 POOL_CHUNK, GATHER_COLUMNS, RANDOM_CHUNK = 8192, 1024, 256
 SUM_BLOCK, SUM_PIECE, SUM_ROWS, SUM_ROW_PIECE, SUM_COLUMNS = 512, 65536, 64, 4096, 32
 WINOGRAD_MIN_TILES, WINOGRAD_C = 48, 128
@@ -62,8 +62,8 @@ def gemm_blocks(dtype):
     out += [(m, n, 9) for m in (50, WIDE_M + 2) for n in around(NC)]
     out += [(MC + MR + 1, NC + NR + 1, 5), (50, 2 * NR + 1, KB + KC + 1), (2, 3, 2 * KB + 1)]
     # A transposed, B not, C small: blocks of the depth, and of rows
-    out += [(m, n, k) for m, n in ((MR + 2, 2 * NR + 1), (MR + 1, NR)) for k in around(TALL_K, TALL_K + TALL_DEPTH)]
-    out += [(m, n, TALL_K + 1) for m in around(TALL_M) for n in (NR + 1, 2 * NR)]
+    out += [(m, n, k) for m, n in ((MR + 2, 2 * NR + 1), (MR + 1, NR)) for k in around(DEEP_K, DEEP_K + DEEP_STEP)]
+    out += [(m, n, DEEP_K + 1) for m in around(DEEP_M) for n in (NR + 1, 2 * NR)]
     return out
 
 

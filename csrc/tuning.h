@@ -45,9 +45,12 @@
 #define NN_FLAT_MIN_K 128
 #define NN_FLAT_MAX_K 2048
 
-/* Rows of B that are at least so many elements apart are far from each other; so many of them are read together. */
-#define NN_FAR_ROWS (16384 / (int64_t)sizeof(real))
-#define NN_FAR_DEPTH ((int64_t)16)
+/* Up to so many rows of A, a B of more bytes (half of them from three tiles of rows on) is read in stripes of so many rows
+ * (twice as many from three tiles on) and panels. */
+#define NN_STRIPE_M 96
+#define NN_STRIPE_BYTES ((int64_t)16 << 20)
+#define NN_STRIPE_STEP 32
+#define NN_STRIPE_PANELS 16
 
 /* How far ahead a pack prefetches: in rows, and in elements of a row if it transposes. */
 #define NN_PACK_ROWS_AHEAD 8

@@ -82,6 +82,19 @@ def test_turned(isa, dtype, rng):
         tolerance.same_bits(linear(a, w, bias, act)[-1:], linear(a[-1:], w, bias, act), f"linear {m}x{n}x{k}")
 
 
+def test_striped(isa, dtype, rng):
+    """Few rows, and a B whose rows span much memory, which is read in stripes: the bits of the same B close together."""
+    NR, _ = shapes.tile(dtype)
+    span, step, columns = (1 << 24) // dtype.itemsize, shapes.STRIPE_STEP, shapes.STRIPE_PANELS * NR
+    for n, k in ((columns + NR + 5, step), (columns - NR, step + 1), (columns, 2 * step), (3, 4 * step + 1), (NR, 1)):
+        far = np.zeros((k, span // k + 1), dtype)[:, :n]
+        far[...] = rng.standard_normal((k, n))
+        near = far.copy()
+        for m in (1, 2, shapes.MR + 1, *shapes.around(2 * shapes.MR), *shapes.around(shapes.STRIPE_M)):
+            a = rng.standard_normal((m, k)).astype(dtype)
+            tolerance.same_bits(product(a, far), product(a, near), f"{m}x{n}x{k}")
+
+
 def test_layouts(isa, dtype, rng):
     """Any strides of the operands, also 0 and negative, give the bits of row-major ones; inputs stay as they are."""
     NR, _ = shapes.tile(dtype)

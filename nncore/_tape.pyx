@@ -10,7 +10,6 @@ running the highest pending number first runs each node once, after all its grad
 """
 from heapq import heappop, heappush
 
-from nncore._core.elementwise import ewise
 from nncore._core.elementwise import copy_into as _copy_into
 from nncore._core.record import RecordError
 
@@ -18,6 +17,7 @@ from cpython.object cimport PyObject
 
 from nncore._core.record cimport Recorder, recorder
 from nncore._core.c cimport NN_FLOAT64, NN_OP_add, NN_OP_fill
+from nncore._core.elementwise cimport ewise
 from nncore._core.tensor cimport Storage, TensorBase, empty_like, note_grad, overlaps
 
 cdef extern from *:
@@ -143,6 +143,27 @@ def record(out, str name, tuple inputs, backward, tuple saved=()):
     t.wants_grad = True
     t.grad_fn = node
     return t
+
+
+cdef class _Derivative:
+    """dx = op(dy, saved; s, t)."""
+    cdef int op
+    cdef TensorBase saved
+    cdef double s, t
+
+    def __call__(self, TensorBase dy):
+        return (ewise(self.op, dy, self.saved, None, self.s, self.t),)
+
+
+def unary(str name, int op, int back, TensorBase x, bint of_result, double s=0, double t=0):
+    """y = op(x; s, t), recorded; its gradient is back(dy, y; s, t) if `of_result`, else back(dy, x; s, t)."""
+    cdef TensorBase y = ewise(op, x, None, None, s, t)
+    cdef _Derivative derivative
+    if not grad_enabled or not x.wants_grad:
+        return y
+    derivative = _Derivative.__new__(_Derivative)
+    derivative.op, derivative.saved, derivative.s, derivative.t = back, y if of_result else x, s, t
+    return record(y, name, (x,), derivative, (derivative.saved,))
 
 
 cdef int _accumulate(TensorBase leaf, TensorBase g) except -1:

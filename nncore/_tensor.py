@@ -14,6 +14,7 @@ from nncore._ops._check import (
     FLOAT32,
     FLOAT64,
     INT64,
+    OPERANDS,
     as_array,
     as_tensor,
     axis,
@@ -558,10 +559,7 @@ class Tensor(TensorBase):
 
 def _or_not(op, a, b):
     """op(a, b), leaving operands that are no numbers to their own class."""
-    for x in (a, b):
-        if not isinstance(x, TensorBase | np.ndarray | list | tuple) and not is_number(x):
-            return NotImplemented
-    return op(a, b)
+    return op(a, b) if isinstance(a, OPERANDS) and isinstance(b, OPERANDS) else NotImplemented
 
 
 def _rebuild(cls, array, requires_grad):

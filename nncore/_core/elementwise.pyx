@@ -78,7 +78,7 @@ cdef TensorBase _result(const nn_ewise_args *e, int code, TensorBase a, TensorBa
     return empty(code, e.ndim, e.shape)
 
 
-def ewise(int op, TensorBase a, TensorBase b=None, TensorBase c=None, double s=0, double t=0, TensorBase out=None):
+cpdef TensorBase ewise(int op, TensorBase a, TensorBase b=None, TensorBase c=None, double s=0, double t=0, TensorBase out=None):
     """op(a, b, c; s, t), broadcast, into a new tensor or `out` (of the result's shape)."""
     cdef nn_ewise_args e
     memset(&e, 0, sizeof(e))

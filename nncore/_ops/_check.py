@@ -8,12 +8,18 @@ from nncore._core.tensor import DTYPES, OutOfRange, TensorBase, dtype_code, from
 
 FLOAT32, FLOAT64, INT64, BOOL = range(4)
 _KINDS = {"f": FLOAT32, "i": INT64, "u": INT64, "b": BOOL}
+# made once: `int | float` in a function is a new object at each call, which costs as much as a small operation
+_BOOL = bool, np.bool_
+_INTEGER = int, np.integer
+_REAL = int, float, np.integer, np.floating, np.bool_
+_ARRAY = np.ndarray, np.generic
+OPERANDS = TensorBase, np.ndarray, list, tuple, *_REAL
 
 
 def as_array(x, name, dtype=None):
     """x as an ndarray of one of the four dtypes (other floats become float32, other integers int64). With `dtype` (a
     code) Python floats keep their precision: the caller converts to it next."""
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, _ARRAY):
         if isinstance(x, np.ndarray):
             not_frozen(name)
         a = np.asarray(x)
@@ -78,7 +84,7 @@ def constant(x, code):
 
 def as_float(x, name="input"):
     """x as a floating Tensor."""
-    t = as_tensor(x, name)
+    t = x if isinstance(x, TensorBase) else as_tensor(x, name)
     if not t._floating:
         raise TypeError(f"{name}: expected float32 or float64, got {t.dtype}; convert it with .float()")
     return t
@@ -86,12 +92,12 @@ def as_float(x, name="input"):
 
 def is_number(x):
     """A Python or NumPy scalar that is a real number."""
-    return isinstance(x, int | float | np.integer | np.floating | np.bool_)
+    return not isinstance(x, TensorBase) and isinstance(x, _REAL)  # mostly it is one
 
 
 def number(x, name, low=None, high=None, low_open=False, high_open=False):
     """x as a float within bounds."""
-    if not is_number(x) or isinstance(x, bool | np.bool_):
+    if not is_number(x) or isinstance(x, _BOOL):
         raise TypeError(f"{name}: expected a number, got {type(x).__name__}")
     v = float(x)
     bad = v != v
@@ -107,7 +113,7 @@ def number(x, name, low=None, high=None, low_open=False, high_open=False):
 
 def integer(x, name, low=None):
     """x as an int, at least `low`."""
-    if isinstance(x, bool | np.bool_) or not isinstance(x, int | np.integer):
+    if isinstance(x, _BOOL) or not isinstance(x, _INTEGER):
         raise TypeError(f"{name}: expected an integer, got {type(x).__name__}")
     if low is not None and x < low:
         raise ValueError(f"{name}: expected an integer >= {low}, got {x}")
@@ -127,7 +133,7 @@ def axes(dim, ndim, name="dim"):
     """Sorted tuple of distinct axes; None: all."""
     if dim is None:
         return tuple(range(ndim))
-    if not isinstance(dim, tuple | list):
+    if not isinstance(dim, (tuple, list)):
         dim = (dim,)
     found = sorted(axis(d, ndim, name) for d in dim)
     if len(set(found)) != len(found):
@@ -153,7 +159,7 @@ def row_major(shape):
 
 def shape_arg(shape, name="shape"):
     """A tuple of sizes, from (2, 3) or from 2, 3."""
-    if len(shape) == 1 and isinstance(shape[0], tuple | list):
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = shape[0]
     return tuple(integer(n, name) for n in shape)
 

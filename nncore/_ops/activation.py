@@ -16,12 +16,7 @@ from nncore._ops.shape import permute, reshape
 
 def _map(name, x, s=0.0, t=0.0, forward=None, backward=None):
     """The operation `name` of x with scalars s and t, and its derivative `name_backward`."""
-    op, back = OPS[forward or name], OPS[backward or name + "_backward"]
-
-    def derivative(dy):
-        return (ewise(back, dy, x, None, s, t),)
-
-    return _tape.record(ewise(op, x, None, None, s, t), name, (x,), derivative, (x,))
+    return _tape.unary(name, OPS[forward or name], OPS[backward or name + "_backward"], x, False, s, t)
 
 
 def heaviside(input, values=0.0):

@@ -31,17 +31,10 @@ def crosswise(a, b):
 
 def _unary(name, doc, saves="input"):
     """An elementwise function whose backward kernel `name_backward` takes dy and the input (or the output)."""
-    op, back = OPS[name], OPS[name + "_backward"]
+    op, back, of_result = OPS[name], OPS[name + "_backward"], saves == "output"
 
     def apply(input):
-        x = as_float(input)
-        y = ewise(op, x)
-        kept = x if saves == "input" else y
-
-        def backward(dy):
-            return (ewise(back, dy, kept),)
-
-        return _tape.record(y, name, (x,), backward, (kept,))
+        return _tape.unary(name, op, back, as_float(input), of_result)
 
     apply.__name__ = apply.__qualname__ = name
     apply.__doc__ = doc
@@ -65,15 +58,12 @@ def neg(input):
 
 def exp(input):
     """e^x, elementwise; within 1 ULP in float32. Results below the smallest normal number are 0."""
-    x = as_float(input)
-    y = ewise(OPS["exp"], x)
-    return _tape.record(y, "exp", (x,), lambda dy: (ewise(OPS["mul"], dy, y),), (y,))
+    return _tape.unary("exp", OPS["exp"], OPS["mul"], as_float(input), True)
 
 
 def log(input):
     """Natural logarithm, elementwise; within 1 ULP in float32. -inf at 0, NaN below."""
-    x = as_float(input)
-    return _tape.record(ewise(OPS["log"], x), "log", (x,), lambda dy: (ewise(OPS["div"], dy, x),), (x,))
+    return _tape.unary("log", OPS["log"], OPS["div"], as_float(input), False)
 
 
 # ---- two operands ----

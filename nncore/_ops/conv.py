@@ -12,7 +12,7 @@ from nncore._ops.shape import getitem, reshape
 
 def per_axis(value, axes, name, low):
     """value as a tuple of `axes` integers >= low."""
-    values = tuple(value) if isinstance(value, tuple | list) else (value,) * axes
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
     if len(values) != axes:
         raise ValueError(f"{name}: expected an integer or {axes} of them, got {value!r}")
     return tuple(integer(v, name, low) for v in values)

@@ -217,7 +217,7 @@ def group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
 
 def normalized_shape_argument(normalized_shape):
     """A tuple of at least one size."""
-    shape = tuple(normalized_shape) if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
+    shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
     if not shape:
         raise ValueError("normalized_shape: expected at least one size, got none")
     return tuple(integer(n, "normalized_shape", 0) for n in shape)

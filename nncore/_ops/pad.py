@@ -26,7 +26,7 @@ def _axis(n, front, behind, mode):
 
 def pad_argument(pad, name="pad"):
     """[(in front, behind)] from the last axis on."""
-    if not isinstance(pad, tuple | list) or len(pad) % 2:
+    if not isinstance(pad, (tuple, list)) or len(pad) % 2:
         raise ValueError(f"{name}: expected pairs (in front, behind), from the last axis on, got {pad!r}")
     sizes = [integer(p, name) for p in pad]
     return list(zip(sizes[::2], sizes[1::2]))

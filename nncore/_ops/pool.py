@@ -191,7 +191,7 @@ def avg_pool3d(
 
 def output_size_argument(output_size, axes):
     """`axes` integers >= 1, or None for a size to keep."""
-    sizes = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size,) * axes
+    sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * axes
     if len(sizes) != axes:
         raise ValueError(f"output_size: expected an integer or {axes} of them, got {output_size!r}")
     return tuple(None if m is None else integer(m, "output_size", 1) for m in sizes)

@@ -62,7 +62,7 @@ def unflatten(input, dim, sizes):
     """
     x = as_tensor(input)
     d = axis(dim, x.ndim)
-    if not isinstance(sizes, tuple | list) or not sizes or x.ndim == 0:
+    if not isinstance(sizes, (tuple, list)) or not sizes or x.ndim == 0:
         raise ValueError(f"sizes: expected the sizes that axis {d} of {x.shape} is cut into, got {sizes!r}")
     sizes = shape_arg(sizes, "sizes")
     n, known = x.shape[d], 1
@@ -182,7 +182,7 @@ def clone(input):
 
 def cat(tensors, dim=0):
     """Tensors that agree in all sizes but one, joined along that axis."""
-    if not isinstance(tensors, tuple | list) or not tensors:
+    if not isinstance(tensors, (tuple, list)) or not tensors:
         raise TypeError(f"tensors: expected a non-empty list or tuple of tensors, got {type(tensors).__name__}")
     ts = tuple(as_tensor(t, "tensors") for t in tensors)
     first = ts[0]
@@ -210,7 +210,7 @@ def cat(tensors, dim=0):
 
 def stack(tensors, dim=0):
     """Tensors of one shape, along a new axis."""
-    if not isinstance(tensors, tuple | list) or not tensors:
+    if not isinstance(tensors, (tuple, list)) or not tensors:
         raise TypeError(f"tensors: expected a non-empty list or tuple of tensors, got {type(tensors).__name__}")
     return cat([unsqueeze(t, dim) for t in tensors], dim)
 
@@ -243,7 +243,7 @@ def _basic(x, key):
             strides.append(x.strides[d] * step)
             offset += start * x.strides[d] if n else 0
             d += 1
-        elif isinstance(k, bool | np.bool_) or not hasattr(k, "__index__") or getattr(k, "ndim", 0):
+        elif isinstance(k, (bool, np.bool_)) or not hasattr(k, "__index__") or getattr(k, "ndim", 0):
             return None
         else:
             if d >= x.ndim:
@@ -269,7 +269,7 @@ def _as_index(k):
 
 def _fixed(k):
     """An integer without dimensions as an int: backward reads the key again, and must not see a later change."""
-    scalar = isinstance(k, np.ndarray | TensorBase) and k.ndim == 0 and k.dtype.kind in "iu"
+    scalar = isinstance(k, (np.ndarray, TensorBase)) and k.ndim == 0 and k.dtype.kind in "iu"
     return operator.index(k) if scalar else k
 
 
@@ -376,7 +376,7 @@ def split(input, size, dim=0):
     x = as_tensor(input)
     d = axis(dim, x.ndim)
     n = x.shape[d]
-    if isinstance(size, list | tuple):
+    if isinstance(size, (list, tuple)):
         sizes = [integer(s, "size", 0) for s in size]
         if sum(sizes) != n:
             raise ValueError(f"size: sizes {sizes} do not add up to {n}")

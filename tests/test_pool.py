@@ -38,6 +38,9 @@ GEOMETRIES = [
     ((3, 4, 5), (2, 3, 2), (1, 1, 2), (1, 1, 0), (1, 1, 1), True),
     ((5, 4, 6), (2, 2, 3), (2, 1, 1), (0, 0, 1), (2, 1, 2), False),
     ((2, 3, 4), (2, 3, 4), None, (0, 0, 0), (1, 1, 1), False),
+    ((5, 71), (2, 2), None, (0, 0), (1, 1), True),  # long lines: of few channels, several windows share a vector
+    ((5, 71), (3, 3), (2, 2), (1, 1), (1, 1), False),
+    ((5, 50), (2, 2), (3, 3), (0, 0), (2, 2), False),
 ]
 ADAPTIVE = [
     ((7,), (3,)),
@@ -70,7 +73,7 @@ def numbers(rng, n, c, size, dtype, special=False):
 
 def channels(dtype):
     _, lanes = shapes.tile(dtype)
-    return sorted({1, lanes // 2, lanes - 1, lanes, lanes + 1, 5 * lanes + 1} - {0})
+    return sorted({1, 3, lanes // 2, lanes - 1, lanes, lanes + 1, 5 * lanes + 1} - {0})
 
 
 def channels_last(a):

@@ -170,7 +170,7 @@ cdef int _accumulate(TensorBase leaf, TensorBase g) except -1:
     """leaf.grad += g. The first gradient is kept as it is if nobody else can see it, else copied."""
     cdef TensorBase own
     cdef Recorder r = recorder()
-    if r is not None:
+    if r is not None and not r.pause:
         if leaf._grad_dropped:
             raise RecordError(
                 "backward: eager code would add to the gradients of the last update here, but a compiled function drops them "

@@ -1842,6 +1842,57 @@ def test_threads_take_turns():
     assert all(replayed(f) >= calls - 10 for f in (steps, inferences, noises, other, alone))
 
 
+def test_a_recording_belongs_to_its_thread():
+    """What other threads compute, draw and change meanwhile, and what finalizers compute when garbage is collected, is
+    done once, as in eager code, and not in replays."""
+    log, weight, rows = nncore.zeros(1), nncore.ones(2).requires_grad_(), nncore.ones(2, 1)
+    optimizer, generator = optim.SGD([weight], lr=1.0), nncore.Generator(5)
+
+    def work():
+        y = F.dropout(nncore.rand(2, generator=generator), 0.5).sum() + rows[nncore.tensor([1, 0])].sum()
+        (y + (weight * log).sum()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        log.add_(1.0)
+
+    class Garbage:
+        def __del__(self):
+            work()
+
+    def collect():
+        garbage = Garbage()
+        garbage.itself = garbage
+        del garbage
+        gc.collect()
+
+    def elsewhere():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    for meanwhile in (collect, elsewhere):
+        seen = []
+        for wrap in (lambda f: f, nncore.compile):
+            nncore.manual_seed(3)
+            generator.manual_seed(5)
+            with no_grad():
+                log.fill_(0.0)
+                weight.fill_(1.0)
+            todo = iter([meanwhile, meanwhile, *[lambda: None] * CALLS])
+
+            @wrap
+            def f(x, todo=todo):
+                y = F.dropout(x * 2, 0.5)
+                next(todo)()
+                return (y + nncore.rand(3)) * 3
+
+            results = [bits(f(nncore.ones(3) * i)) for i in range(CALLS)]
+            seen.append((results, bits([log, weight]), nncore.get_rng_state(), generator.get_state()))
+            assert log.tolist() == [2.0]
+        assert seen[0] == seen[1]
+        assert f.plan.replays == CALLS - 2
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_any_number_of_threads(isa, dtype):
     """Threads may change between replays; the bits do not."""

@@ -1,5 +1,6 @@
 """What a recording keeps. `recorder()` is this thread's, or None; the runtime tells it of kernels that run, the tensors of
 memory that comes and goes. It knows no kernel: arguments are bytes."""
+import gc
 import os
 import sys
 from weakref import ref
@@ -58,8 +59,9 @@ def where():
 
 def note_index(str name):
     """The next kernel checks indices of this name."""
-    if this_threads_recorder != NULL:
-        recorder().indices[len(recorder().calls)] = name
+    cdef Recorder r = current()
+    if r is not None:
+        r.indices[len(r.calls)] = name
 
 
 class Taken(int):
@@ -89,7 +91,7 @@ def note_stream(stream):
 
 def before_next(prepare, list updated):
     """The next kernel, which updates these tensors, is prepared anew before each replay."""
-    cdef Recorder r = recorder()
+    cdef Recorder r = current()
     if r is not None:
         r.prepare.append((len(r.calls), prepare))
         r.updated.update(updated)
@@ -133,12 +135,19 @@ cdef class Recorder:
             raise RuntimeError("already recording on this thread")
         Py_INCREF(self)
         this_threads_recorder = <PyObject *>self
+        gc.callbacks.append(self.collecting)
 
     def stop(self):
         """No more."""
         global this_threads_recorder
+        gc.callbacks.remove(self.collecting)
         this_threads_recorder = NULL
         Py_DECREF(self)
+
+    def collecting(self, phase, info):
+        """A pause while this thread collects garbage: what finalizers compute is not the function's work."""
+        if this_threads_recorder == <PyObject *>self:
+            self.pause += 1 if phase == "start" else -1
 
     cdef bint knows(self, object tensor) except -1:
         cdef Leaf found = self.leaves.get(id(tensor))

@@ -138,11 +138,11 @@ typedef struct {
 } nn_gather_args;
 
 /* y = x, with size added to those in [-size, 0) if `wrap`, and -1 for those equal to `ignored` if `ignore`. Others must be in [0, size): they
- * give 0, and *bad is the position of the first such, or -1. */
+ * give 0, and *bad is the position of the first such, or -1. With `after`, size after[i] is added to y[i]. */
 typedef struct {
     int64_t n, size, ignored;
     int wrap, ignore;
-    const int64_t *x;
+    const int64_t *x, *after;
     int64_t *y, *bad;
 } nn_index_args;
 

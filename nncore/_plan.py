@@ -5,6 +5,7 @@ with its arguments. If both did the same work, later calls replay it: one call i
 """
 
 import copy
+import dataclasses
 import functools
 import gc
 import operator
@@ -33,7 +34,9 @@ def _flatten(value, tensors):
     if isinstance(value, tuple | list):
         return (type(value), *[_flatten(v, tensors) for v in value])
     if isinstance(value, dict):
-        return (dict, *[(k, _flatten(v, tensors)) for k, v in value.items()])
+        return (type(value), *[(k, _flatten(v, tensors)) for k, v in value.items()])
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return (type(value), *[_flatten(getattr(value, f.name), tensors) for f in dataclasses.fields(value)])
     if isinstance(value, TensorBase):
         tensors.append(value)
         return "tensor", value._code, value.shape, value.channels_last
@@ -44,7 +47,8 @@ def _flatten(value, tensors):
     if value is None or isinstance(value, int | str):
         return type(value), value
     raise RecordError(
-        "a compiled function returns tensors, numbers, strings, and tuples, lists and dicts of them; this one returned "
+        "a compiled function returns tensors, numbers, strings, and tuples, lists, dicts and dataclasses of them; this "
+        "one returned "
         f"{type(value).__name__}"
     )
 

@@ -4,6 +4,8 @@ What decides it is compared in place: nothing is hashed, and no key is made. How
 """
 import threading
 import weakref
+from copy import copy
+from dataclasses import fields, is_dataclass
 from types import CellType
 
 import numpy as np
@@ -24,7 +26,7 @@ from nncore._core.tensor cimport Storage, TensorBase, empty_like
 from nncore._core import conv, runtime
 from nncore._core import plan as core
 from nncore._core.elementwise import copy_into
-from nncore._core.record import RecordError
+from nncore._core.record import NOTHING, RecordError
 from nncore._ops._check import as_tensor
 from nncore._tape import is_grad_enabled, set_enabled
 
@@ -61,9 +63,9 @@ cdef int _copy(TensorBase to, TensorBase value) except -1:
 
 cpdef TensorBase fresh(TensorBase t):
     """A copy on memory of its own, of the same memory order."""
-    cdef TensorBase copy = empty_like(t)
-    _copy(copy, t)
-    return copy
+    cdef TensorBase made = empty_like(t)
+    _copy(made, t)
+    return made
 
 
 def mapped(value, f):
@@ -75,8 +77,22 @@ def mapped(value, f):
     if isinstance(value, (tuple, list)):
         return type(value)([mapped(v, f) for v in value])
     if isinstance(value, dict):
-        return {k: mapped(v, f) for k, v in value.items()}
+        return of_kind(value, {k: mapped(v, f) for k, v in value.items()})
+    if is_dataclass(value):
+        made = copy(value)
+        for field in fields(value):
+            object.__setattr__(made, field.name, mapped(getattr(value, field.name), f))
+        return made
     return value
+
+
+cdef of_kind(like, dict items):
+    """The items as what `like` is: an OrderedDict, a defaultdict, ..."""
+    if type(like) is dict:
+        return items
+    made = copy(like)
+    made.update(items)
+    return made
 
 
 # ---- arguments ----
@@ -92,7 +108,7 @@ cdef class Argument:
     """
     cdef Form form
     cdef type cls
-    cdef object value        # VALUE, SCALAR: what it equals; OBJECT: a weak reference to it; MAPPING: its keys
+    cdef object value        # VALUE, SCALAR: what it equals; OBJECT: a weak reference to it; MAPPING: its keys in a dict of its type
     cdef double number       # NUMBER: a float, bit for bit
     cdef list parts          # SEQUENCE, MAPPING: Arguments
     cdef readonly TensorBase mine
@@ -112,7 +128,8 @@ cdef class Argument:
         elif isinstance(value, (tuple, list)):
             self.form, self.parts = SEQUENCE, [Argument(v) for v in value]
         elif isinstance(value, dict):
-            self.form, self.value, self.parts = MAPPING, list(value), [Argument(v) for v in value.values()]
+            self.form, self.parts = MAPPING, [Argument(v) for v in value.values()]
+            self.value = of_kind(value, dict.fromkeys(value))
         elif self.cls is float:
             self.form, self.number = NUMBER, value
         elif isinstance(value, np.generic):  # a number as Python's: part of the kind, bit for bit
@@ -157,11 +174,11 @@ cdef class Argument:
             number = value
             return memcmp(&number, &self.number, sizeof(number)) == 0 or (number != number and self.number != self.number)
         if self.form == MAPPING:
-            if not isinstance(value, dict) or len(value) != len(self.parts):
+            if type(value) is not self.cls or len(value) != len(self.parts):
                 return False
             if not self.parts:
                 return True
-            if list(value) != self.value:
+            if list(value) != list(self.value):
                 return False
             for part, v in zip(self.parts, value.values()):
                 if not part.fits(v):
@@ -255,7 +272,7 @@ cdef class Argument:
             parts = [(<Argument>p).given() for p in self.parts]
             return self.cls(*parts) if hasattr(self.cls, "_fields") else self.cls(parts)
         if self.form == MAPPING:
-            return {k: (<Argument>p).given() for k, p in zip(self.value, self.parts)}
+            return of_kind(self.value, {k: (<Argument>p).given() for k, p in zip(self.value, self.parts)})
         if self.form == NUMBER:
             return self.number
         if self.form == OBJECT:
@@ -509,7 +526,10 @@ cdef class Replay:
             return True
         for x, before in self.befores:
             leaf = x
-            if leaf._grad_dropped or (None if leaf.grad_ is None else (<TensorBase>leaf.grad_).storage) is not before:
+            if before is NOTHING:
+                if leaf.grad_ is not None:
+                    return False
+            elif leaf._grad_dropped or (None if leaf.grad_ is None else (<TensorBase>leaf.grad_).storage) is not before:
                 return False
         for x in self.moving:
             if not (<Moving>x).fits():

@@ -1,6 +1,8 @@
 """nncore.compile: the bits of eager execution, what takes effect between calls, errors with their line, memory."""
 
+import collections
 import copy
+import dataclasses
 import functools
 import gc
 import itertools
@@ -766,6 +768,70 @@ def test_gradients_of_what_is_made_inside():
         assert_agrees(lambda f=f: (f, model), [(randn(4, 3, seed=i), classes(4, 2, seed=i)) for i in range(6)])
 
 
+@pytest.mark.parametrize("where", ["before", "after", "outside"])
+def test_gradients_set_to_zero(where):
+    """zero_grad(set_to_none=False) leaves what it leaves in eager code: zeros, to which later calls add."""
+
+    def make():
+        model = mlp()
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+
+        def step(x, y):
+            if where == "before":
+                optimizer.zero_grad(set_to_none=False)
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            if where == "after":
+                model.zero_grad(set_to_none=False)
+            return loss
+
+        return step, model, optimizer
+
+    def between(i, model, optimizer):
+        if where == "outside":
+            optimizer.zero_grad(set_to_none=False)
+
+    seen = []
+    for compiled in (False, True):
+        nncore.manual_seed(7)
+        step, model, optimizer = make()
+        run, found = nncore.compile(step) if compiled else step, []
+        for batch in batches(8):
+            between(0, model, optimizer)
+            found += [bits(run(*batch)), bits(optimizer.state_dict()["state"]), bits(model.state_dict())]
+            found.append(bits([p.grad for p in model.parameters()]) if where == "after" else None)
+        seen.append(found)
+    assert seen[0] == seen[1]
+    assert replayed(run) == (8 - 3 if where == "after" else 8 - 2)
+
+
+def test_rows_by_tensors():
+    """Indices on the first axes, of integers too, are read by each replay, and checked."""
+
+    def f(x, labels, i, j):
+        return x[i], labels[i], x[i, j], labels[i, j], x[i, j, j], x[i, j].sum(), (x[i] + x[j]).sum()
+
+    x, labels = randn(3, 4, 3), nncore.tensor(np.arange(12).reshape(3, 4))
+    run = nncore.compile(f)
+    for n in range(CALLS + 2):
+        i, j = nncore.tensor([n % 3, -1, 0, -3, 2]), classes(5, 3, seed=n)
+        want = [np.asarray(x)[np.asarray(i)], np.asarray(labels)[np.asarray(i)]]
+        want += [np.asarray(a)[np.asarray(i), np.asarray(j)] for a in (x, labels)]
+        want.append(np.asarray(x)[np.asarray(i), np.asarray(j), np.asarray(j)])
+        got = run(x, labels, i, j)
+        assert bits(got) == bits(f(x, labels, i, j))
+        assert bits(list(got[:5])) == bits(want)
+    assert run.plan.replays == CALLS
+    for bad in (nncore.tensor([0, 1, 2, 3, 0]), nncore.tensor([0, 1, -4, 2, 0])):
+        for args in ((x, labels, bad, j), (x, labels, j, bad)):
+            with pytest.raises(IndexError, match=r"index: expected indices from -[34] to [23], got") as e:
+                f(*args)
+            with pytest.raises(IndexError, match="index: expected indices") as other:
+                run(*args)
+            assert str(e.value) == str(other.value)
+
+
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_freezing_for_a_while(first):
     """Step counts that differ from then on are another plan's: each call is an eager one's, and later ones replay."""
@@ -916,6 +982,39 @@ def test_nested_arguments_and_results():
         return lambda b: step(b, scale=0.5), model
 
     assert_agrees(make, [({"x": (randn(4, 3, seed=i), randn(4, 2, seed=i)), "k": 3},) for i in range(5)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    total: object
+    parts: dict
+    name: str = "x"
+
+
+def typed(value):
+    """A structure as something that is equal for equal bits and types."""
+    if dataclasses.is_dataclass(value):
+        return type(value), [typed(getattr(value, f.name)) for f in dataclasses.fields(value)]
+    if isinstance(value, dict):
+        return type(value), getattr(value, "default_factory", None), [(k, typed(v)) for k, v in value.items()]
+    return (type(value), [typed(v) for v in value]) if isinstance(value, tuple | list) else bits(value)
+
+
+def test_structures_keep_their_type():
+    """Of arguments and of results; a dict of another type is another kind."""
+    Pair = collections.namedtuple("Pair", "a b")
+
+    def f(batch):
+        parts = collections.defaultdict(list, {type(batch).__name__: [batch["x"] * 2]})
+        parts["list"].append(batch["pair"].a)
+        return collections.OrderedDict(b=Losses(batch["x"].sum(), parts), a=batch["pair"], c=dict(batch))
+
+    run = nncore.compile(f)
+    for kind in (dict, collections.OrderedDict):
+        for i in range(CALLS):
+            batch = kind(x=randn(3, seed=i), pair=Pair(randn(2, seed=i), 3))
+            assert typed(run(batch)) == typed(f(batch))
+        assert run.plan.replays == CALLS - 2
 
 
 def test_numbers_are_part_of_the_kind():

@@ -45,6 +45,7 @@ cdef extern from "nncore.h" nogil:
         int64_t n, size, ignored
         int wrap, ignore
         const int64_t *x
+        const int64_t *after
         int64_t *y
         int64_t *bad
 

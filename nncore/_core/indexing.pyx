@@ -27,7 +27,7 @@ def gather(TensorBase x, TensorBase index, int64_t inner, tuple shape):
     g.x = x.data
     g.index = <const int64_t *>index.data
     g.y = y.data
-    runtime.run(NN_K_gather, x.code, &g)
+    runtime.run(NN_K_gather, NN_FLOAT64 if x.code == NN_INT64 else x.code, &g)  # bits are moved
     return y
 
 
@@ -58,9 +58,10 @@ def scatter(TensorBase x, TensorBase index, TensorBase y, int64_t inner):
     touch(x.storage)
 
 
-def checked_index(TensorBase index, int64_t n, str name, bint wrap=False, ignore=None):
+def checked_index(TensorBase index, int64_t n, str name, bint wrap=False, ignore=None, TensorBase after=None):
     """A private row-major copy of an int64 tensor, whose elements are all in [0, n); with `wrap`, negative ones count from
-    the end. Elements equal to `ignore` become -1. Backward reads it again, and the caller's memory may have changed by then."""
+    the end. Elements equal to `ignore` become -1. Backward reads it again, and the caller's memory may have changed by then.
+    after: checked positions on the axes before this one of n elements; the result are those on all."""
     cdef nn_index_args a
     memset(&a, 0, sizeof(a))
     index = contiguous(index)
@@ -68,6 +69,7 @@ def checked_index(TensorBase index, int64_t n, str name, bint wrap=False, ignore
     a.n, a.size, a.wrap = index.count(), n, wrap
     a.ignore, a.ignored = ignore is not None, 0 if ignore is None else ignore
     a.x, a.y, a.bad = <const int64_t *>index.data, <int64_t *>out.data, <int64_t *>bad.data
+    a.after = NULL if after is None else <const int64_t *>after.data
     note_index(name)
     runtime.run(NN_K_index, NN_FLOAT32, &a)
     raise_if_bad(<size_t>&a, name)

@@ -97,6 +97,9 @@ def before_next(prepare, list updated):
         r.updated.update(updated)
 
 
+NOTHING = "nothing, or dropped by a compiled update"  # instead of a gradient from before
+
+
 class RecordError(RuntimeError):
     """Something in a compiled function that cannot be recorded; the message names the line and what to do."""
 

@@ -11,7 +11,7 @@ from . cimport runtime
 from .c cimport NN_BOOL, NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_K_zero, NN_MAX_DIMS, nn_zero_args
 from .record cimport Recorder, recorder
 
-from .record import RecordError, changed
+from .record import NOTHING, RecordError, changed
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_))
 _CODES = {d: i for i, d in enumerate(DTYPES)}
@@ -396,6 +396,19 @@ cdef class TensorBase:
             r.leaf(self, any, None)
             r.updated.discard(self)
         self.grad_ = value
+        self._grad_dropped = False
+
+    def _zero_grad(self, bint set_to_none):
+        """Drops the gradient, or sets it to zero, also for a recording: an update before it leaves nothing to be dropped."""
+        cdef Recorder r = recorder()
+        if set_to_none:
+            self.grad = None
+        elif self.grad_ is not None:
+            self.grad.zero_()
+            if r is not None and not r.pause:
+                r.updated.discard(self)
+        elif r is not None and not r.pause:
+            r.leaf(self, NOTHING, None)
         self._grad_dropped = False
 
     @property

@@ -1,5 +1,6 @@
 """Views, copies and indexing."""
 
+import math
 import operator
 
 import numpy as np
@@ -274,24 +275,27 @@ def _fixed(k):
 
 
 def _rows(x, key):
-    """key as an int64 tensor if it is one integer array on the first axis: the fast case."""
+    """_selection by one integer array, or by int64 tensors of one shape, for the first axes; None by other keys."""
     if isinstance(key, list):
         key = np.asarray(key)
-    if isinstance(key, np.ndarray) and key.dtype.kind in "iu" and x.ndim:
+    if isinstance(key, np.ndarray) and key.dtype.kind in "iu":
         key = from_array(key.astype(np.int64))
-    if isinstance(key, TensorBase) and key._code == INT64 and x.ndim:
-        return indexing.checked_index(key, x.shape[0], "index", True)
-    return None
+    key = key if isinstance(key, tuple) else (key,)
+    if len(key) > x.ndim or not all(isinstance(k, TensorBase) and k._code == INT64 for k in key):
+        return None
+    if any(k.shape != key[0].shape for k in key):
+        return None
+    rows = None
+    for k, n in zip(key, x.shape, strict=False):
+        rows = indexing.checked_index(k, n, "index", True, after=rows)
+    return rows, math.prod(x.shape[len(key) :]), rows.shape + x.shape[len(key) :]
 
 
 def _selection(x, key):
     """(flat int64 positions of rows, elements per row, shape of the result) for an index with arrays."""
     rows = _rows(x, key)
     if rows is not None:
-        inner = 1
-        for n in x.shape[1:]:
-            inner *= n
-        return rows, inner, rows.shape + x.shape[1:]
+        return rows
     key = tuple(_as_index(k) for k in key) if isinstance(key, tuple) else _as_index(key)
     positions = np.arange(x.numel(), dtype=np.int64).reshape(x.shape)[key]
     return from_array(np.ascontiguousarray(positions)), 1, positions.shape
@@ -318,9 +322,10 @@ def getitem(input, key):
             return (dx,)
 
         return _tape.record(y, "getitem", (x,), backward)
-    if not x._floating:  # the kernels move reals; integers are NumPy's to move
+    rows = None if x._code == BOOL else _rows(x, key)
+    if rows is None and not x._floating:  # the kernels move numbers by rows; the rest of integers is NumPy's to move
         return as_tensor(np.asarray(x)[tuple(map(_as_index, key)) if isinstance(key, tuple) else _as_index(key)])
-    index, inner, shape = _selection(x, key)
+    index, inner, shape = rows or _selection(x, key)
     y = indexing.gather(contiguous(x), index, inner, shape)
 
     def scatter(dy):

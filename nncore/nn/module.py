@@ -330,11 +330,7 @@ class Module:
     def zero_grad(self, set_to_none=True):
         """Drops the gradients of all parameters (or sets them to zero)."""
         for p in self.parameters():
-            p._grad_dropped = False
-            if set_to_none:
-                p.grad = None
-            elif p.grad is not None:
-                p.grad.zero_()
+            p._zero_grad(set_to_none)
 
     def to(self, dtype):
         """Parameters and floating buffers in another floating dtype, in place; returns the module."""

@@ -132,11 +132,7 @@ class Optimizer:
         """Drops all gradients (or sets them to zero)."""
         for group in self.param_groups:
             for p in group["params"]:
-                p._grad_dropped = False
-                if set_to_none:
-                    p.grad = None
-                elif p.grad is not None:
-                    p.grad.zero_()
+                p._zero_grad(set_to_none)
 
     def step(self, closure=None):
         """Updates every parameter that has a gradient.

@@ -73,6 +73,27 @@ typedef struct {
     void *scratch;
 } nn_ewise_args;
 
+/* Operations of ewise in turn, all on dense arrays of n numbers in one order: a piece at a time goes through all of them, so that
+ * what is between stays in L1. An operand is row[k] >= 0: this row of scratch memory, which holds what an operation wrote there
+ * or, if x[k] is not NULL, that one number throughout; else the array x[k]. The result is the row `to` >= 0, else the array y.
+ * With `sum`, y is one number: scale times the sum of the row as by ewise, or without an operation that of x[0] as by reduce.
+ * An array that is read and written is read at the place that is written. The bits are those of the operations one by one. */
+enum { NN_MAX_CHAIN = 12, NN_CHAIN_ROWS = 8 };
+enum { NN_LINK_SUM = 1, NN_LINK_REDUCE };
+typedef struct {
+    int op, sum;
+    double s, t, scale;
+    const void *x[3];
+    void *y;
+    int row[3], to;
+} nn_link;
+typedef struct {
+    int64_t n;
+    int links;
+    nn_link link[NN_MAX_CHAIN];
+    void *scratch;
+} nn_chain_args;
+
 /* y = (type of y) x, strided; types are any of the four, x also int32. Equal types copy bits. */
 typedef struct {
     int ndim, xtype, ytype;

@@ -142,6 +142,8 @@
 /* Elements per chunk of elementwise work, and per staging buffer (stays in L1). */
 #define NN_EWISE_CHUNK 16384
 #define NN_STAGE_BUF 256
+/* Elements of a row of a chain; whole blocks of sums. */
+#define NN_CHAIN_ROW (4096 / (int64_t)sizeof(real))
 /* Rows that a copy takes at a time: where it transposes, they stay in L1. */
 #define NN_CAST_ROWS ((int64_t)64)
 /* Numbers of the result per chunk of pooling; numbers of the rows of a chunk of softmax and cross-entropy. */

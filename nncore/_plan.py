@@ -48,8 +48,7 @@ def _flatten(value, tensors):
         return type(value), value
     raise RecordError(
         "a compiled function returns tensors, numbers, strings, and tuples, lists, dicts and dataclasses of them; this "
-        "one returned "
-        f"{type(value).__name__}"
+        f"one returned {type(value).__name__}"
     )
 
 

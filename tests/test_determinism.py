@@ -207,7 +207,14 @@ def recurrent(rng, dtype):
     return out
 
 
+def chains(rng, dtype):
+    x, y = leaf(rng, dtype, 70, 3000).detach(), leaf(rng, dtype, 70, 3000).detach()
+    run = nncore.compile(lambda x, y: ((x * y).tanh() + x, ((x - y) ** 2).mean(), F.mse_loss(x * y, y)))
+    return [t for _ in range(3) for t in run(x, y)]
+
+
 WORK = (
+    chains,
     linear,
     convolution,
     few_channels,

@@ -11,11 +11,12 @@ cdef extern from "nncore.h" nogil:
         NN_MAX_THEN
         NN_SUM, NN_MAX, NN_MIN
         NN_UNIFORM, NN_NORMAL
-        NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_scatter, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_depthwise, NN_K_depthwise_pack, NN_K_depthwise_weight, NN_K_pad, NN_K_pad_backward, NN_K_resample, NN_K_affine, NN_K_ewise, NN_K_cast, NN_K_zero, NN_K_index, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward, NN_RNN_TANH, NN_RNN_RELU, NN_LSTM, NN_GRU, NN_K_rnn, NN_K_winograd, NN_K_winograd_pack, NN_K_winograd_weight
+        NN_K_gemm, NN_K_gemm_pack, NN_K_conv, NN_K_conv_pack, NN_K_conv_scatter, NN_K_conv_weight, NN_K_pool, NN_K_pool_backward, NN_K_depthwise, NN_K_depthwise_pack, NN_K_depthwise_weight, NN_K_pad, NN_K_pad_backward, NN_K_resample, NN_K_affine, NN_K_ewise, NN_K_chain, NN_K_cast, NN_K_zero, NN_K_index, NN_K_reduce, NN_K_softmax, NN_K_softmax_backward, NN_RNN_TANH, NN_RNN_RELU, NN_LSTM, NN_GRU, NN_K_rnn, NN_K_winograd, NN_K_winograd_pack, NN_K_winograd_weight
         NN_K_cross_entropy, NN_K_cross_entropy_backward, NN_K_gather, NN_K_scatter_add, NN_K_scatter, NN_K_places, NN_K_bag, NN_K_random, NN_K_dropout
         NN_K_clip_norm, NN_K_clip_value, NN_K_norms, NN_K_probe_fma, NN_K_probe_copy
         NN_K_norm, NN_K_norm_backward, NN_K_lrn
-        NN_OP_add, NN_OP_fill
+        NN_OP_add, NN_OP_copy, NN_OP_fill
+        NN_MAX_CHAIN, NN_CHAIN_ROWS, NN_LINK_SUM, NN_LINK_REDUCE
 
     # where in their arguments
     size_t RANDOM_SEED "offsetof(nn_random_args, seed)"
@@ -263,6 +264,20 @@ cdef extern from "nncore.h" nogil:
         const void *x[3]
         int64_t xs[3][8]
         double s, t, scale
+        void *scratch
+
+    ctypedef struct nn_link:
+        int op, sum
+        double s, t, scale
+        const void *x[3]
+        void *y
+        int row[3]
+        int to
+
+    ctypedef struct nn_chain_args:
+        int64_t n
+        int links
+        nn_link link[12]
         void *scratch
 
     ctypedef struct nn_cast_args:

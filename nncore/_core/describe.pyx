@@ -91,6 +91,8 @@ def describe(int kernel, int dtype, size_t address):
         return (name, *_resample(<nn_resample_args *>args, w))
     if kernel == NN_K_affine:
         return (name, *_affine(<nn_affine_args *>args, w))
+    if kernel == NN_K_chain:
+        return _chain(<nn_chain_args *>args, w)
     if kernel == NN_K_ewise:
         return _ewise(<nn_ewise_args *>args, w)
     if kernel == NN_K_cast:
@@ -243,6 +245,23 @@ cdef tuple _ewise(const nn_ewise_args *a, int64_t w):
     for i in range(OP_ARITY[op]):
         moved += _walked(a.ndim, a.shape, a.xs[i])
     return f"ewise {op}{' sum' if a.sum else ''}", _dims(a.shape, a.ndim), n * (2 if a.sum else 1), w * moved
+
+
+cdef tuple _chain(const nn_chain_args *a, int64_t w):
+    cdef const nn_link *l = a.link
+    cdef int i, k
+    cdef int64_t flop = 0
+    names, arrays, numbers = [], set(), set()
+    for i in range(a.links):
+        l = a.link + i
+        names.append("sum" if l.sum == NN_LINK_REDUCE else OP_NAMES[l.op] + (" sum" if l.sum else ""))
+        flop += a.n * (2 if l.sum == NN_LINK_SUM else 1)
+        for k in range(3):
+            if l.x[k] != NULL:
+                (arrays if l.row[k] < 0 else numbers).add((<size_t>l.x[k], False))
+        if l.y != NULL:
+            (numbers if l.sum else arrays).add((<size_t>l.y, True))
+    return "ewise " + " + ".join(names), str(a.n), flop, w * (a.n * len(arrays) + len(numbers))
 
 
 cdef tuple _cast(const nn_cast_args *a):

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 
 from . cimport runtime
 from .c cimport *
-from .record cimport Block
+from .record cimport Block, Call
 from .tensor cimport Storage, all_storages
 
 from .plan import edited
@@ -228,19 +228,106 @@ cdef int64_t _elements(nn_ewise_args *e, int operands):
     return n
 
 
+NEAR, NEAR_READS = 32, 4  # chains that a call looks back at; calls between those that only read the same
+
+
+cdef class _Link:
+    """An elementwise call, or a sum, that may become a part of a chain: arrays are walked from their first number to their last."""
+    cdef _Call call
+    cdef int at, dtype, op, sum
+    cdef double s, t, scale
+    cdef int64_t n
+    cdef size_t to        # offset of the result's pointer
+    cdef list pointers    # (offset, whether it is one number, whether it is written): operands, then the result
+    cdef set reads, writes  # arrays, as _Call.where
+
+
+cpdef int _place(_Link x):
+    return x.at
+
+
+cdef _Link _link(_Call c, int j):
+    """The call as a link, or None."""
+    cdef _Link x = _Link.__new__(_Link)
+    cdef nn_ewise_args *e
+    cdef nn_cast_args *v
+    cdef nn_reduce_args *r
+    cdef nn_ewise_args copy
+    cdef int i, k, arity
+    cdef size_t at
+    x.call, x.at, x.dtype, x.n, x.pointers = c, j, c.dtype, 1, []
+    if c.kernel == NN_K_ewise:
+        e = <nn_ewise_args *>c.args()
+        arity = ARITY[e.op]
+        x.to = _at(e, &e.y)
+        at = _at(e, &e.x[0])
+    elif c.kernel == NN_K_cast:
+        v = <nn_cast_args *>c.args()
+        if v.xtype != v.ytype or v.xtype > NN_FLOAT64:
+            return None
+        memset(&copy, 0, sizeof(copy))
+        e, arity, x.dtype = &copy, 1, v.xtype
+        e.op, e.ndim = NN_OP_copy, v.ndim
+        for i in range(v.ndim):
+            e.shape[i], e.ys[i], e.xs[0][i] = v.shape[i], v.ys[i], v.xs[i]
+        x.to = _at(v, &v.y)
+        at = _at(v, &v.x)
+    elif c.kernel == NN_K_reduce:
+        r = <nn_reduce_args *>c.args()
+        if r.op != NN_SUM or r.outer != 1 or r.inner != 1:
+            return None
+        memset(&copy, 0, sizeof(copy))
+        e, arity = &copy, 1
+        e.op, e.sum, e.ndim, e.shape[0], e.xs[0][0], e.scale = NN_OP_copy, NN_LINK_REDUCE, 1, r.n, 1, r.scale
+        x.to = _at(r, &r.y)
+        at = _at(r, &r.x)
+    else:
+        return None
+    x.op, x.sum, x.s, x.t, x.scale = e.op, e.sum, e.s, e.t, e.scale
+    numbers = [all([e.xs[k][i] == 0 or e.shape[i] == 1 for i in range(e.ndim)]) for k in range(arity)]
+    # in the order of memory; a sum in the order in which it is added up
+    for i in reversed(range(e.ndim)) if e.sum else sorted(range(e.ndim), key=lambda i: e.ys[i]):
+        if e.shape[i] == 1:
+            continue
+        if not e.sum and e.ys[i] != x.n:
+            return None
+        for k in range(arity):
+            if e.xs[k][i] != (0 if numbers[k] else x.n):
+                return None
+        x.n *= e.shape[i]
+    if x.n == 0:
+        return None
+    for k in range(arity):
+        x.pointers.append((at + k * sizeof(void *), numbers[k] and x.n > 1, False))
+    x.pointers.append((x.to, bool(x.sum), True))
+    x.reads = {c.where(p) for p, number, writes in x.pointers if not writes and not number}
+    x.writes = set() if x.sum else {c.where(x.to)}
+    return x
+
+
 cdef class _Fusing:
     cdef list calls      # of _Call, or None where it is gone
     cdef list before     # calls that moved in front of each
     cdef dict uses       # block, gradient or storage -> sorted [(number of the call, whether it writes)], one for each pointer
     cdef object kept
-    cdef list starts, storages
+    cdef list checks     # numbers of the calls that check indices: what is behind one does not happen if it finds one
+    cdef list starts, ends, storages
 
     def __init__(self, list steps, kept):
         self.calls, self.before = [_Call(s) for s in steps], [[] for _ in steps]
         self.kept, self.uses = {id(b) for b in kept}, {}
         found = sorted(((<size_t>(<Storage>s).data, s) for s in all_storages() if (<Storage>s).data != NULL),
                        key=_address)
-        self.starts, self.storages = [a for a, _ in found], [s for _, s in found]
+        self.starts, self.ends, self.storages = [], [], []
+        for at, s in found:
+            end = at + <size_t>(<Storage>s).nbytes
+            if self.ends and at < self.ends[len(self.ends) - 1]:  # of one array of NumPy: the first stands for all
+                self.ends[len(self.ends) - 1] = max(self.ends[len(self.ends) - 1], end)
+            else:
+                self.starts.append(at)
+                self.ends.append(end)
+                self.storages.append(s)
+        self.checks = [i for i, s in enumerate(steps) if s.index is not None]
         for i in range(len(self.calls)):
             self._list(i)
 
@@ -248,12 +335,8 @@ cdef class _Fusing:
 
     cdef object _outside(self, uint64_t v):
         """The storage that holds an address, or None."""
-        cdef Storage s
         cdef Py_ssize_t k = bisect_right(self.starts, v) - 1
-        if v < 65536 or k < 0:
-            return None
-        s = self.storages[k]
-        return s if v < <size_t>s.data + s.nbytes else None
+        return self.storages[k] if v >= 65536 and k >= 0 and v < <uint64_t>self.ends[k] else None
 
     cdef list _touched(self, _Call c):
         """(block, gradient or storage, whether it is written) of each pointer."""
@@ -593,9 +676,141 @@ cdef class _Fusing:
             or self.into_norm(j)
         )
 
+    # ---- chains: elementwise calls on arrays of one size, at the place of the last ----
+
+    cdef chain_all(self):
+        """Elementwise calls that hand results to each other, or read the same, become one call each."""
+        cdef _Link link
+        cdef int j, k
+        open = []
+        for j in range(len(self.calls)):
+            link = _link(self.calls[j], j) if self.plain(j) else None
+            if link is None:
+                continue
+            group = [link]
+            for k in range(len(open) - 1, max(len(open) - 1 - NEAR, -1), -1):
+                if self._meet(open[k], group):
+                    both = sorted(open[k] + group, key=_place)
+                    if self._rows(both) is not None:
+                        group = both
+                        del open[k]
+            open.append(group)
+        for group in open:
+            if len(group) > 1:
+                self._chain(group)
+
+    cdef bint _meet(self, list former, list group):
+        """Whether one writes what the other reads or, near to it, both read the same."""
+        cdef _Link a = former[0], b = group[0], x
+        if a.n != b.n or a.dtype != b.dtype:
+            return False
+        written, read, wanted = set(), set(), set()
+        for x in former:
+            written |= x.writes
+            read |= x.reads
+        for x in group:
+            wanted |= x.reads
+        return bool(written & wanted or (read & wanted and (<_Link>group[0]).at - (<_Link>former[len(former) - 1]).at <= NEAR_READS))
+
+    cdef object _owner(self, _Call c, size_t at):
+        word = c.words.get(at)
+        return (word.block or word.moving) if word is not None else self._outside(c.raw(at))
+
+    cdef list _rows(self, list group):
+        """[(rows of a link's operands, of its result)], -1 for arrays, if the links may be one chain; else None."""
+        cdef _Link x
+        cdef _Call c
+        cdef int last = (<_Link>group[len(group) - 1]).at, first = (<_Link>group[0]).at, k, i
+        cdef size_t at
+        if len(group) > NN_MAX_CHAIN or any([first < i < last for i in self.checks]):
+            return None
+        members = {(<_Link>y).at for y in group}
+        places, written = {}, set()
+        for x in group:
+            for at, number, writes in x.pointers:
+                owner = self._owner(x.call, at)
+                if owner is None:
+                    return None
+                places.setdefault(owner, set()).add((x.call.where(at), number, number and writes))
+                if writes:
+                    written.add(owner)
+                for k, other in self.uses[owner]:
+                    if x.at < k < last and (other or writes) and k not in members:
+                        return None
+        if any([len(places[o]) > 1 for o in written]):  # an element depends on what is at its place only
+            return None
+        # what nobody else sees stays in a row, until its last use
+        ends = {}
+        for i, y in enumerate(group):
+            x = y
+            for at, number, _ in x.pointers:
+                block = x.call.block(at)
+                if (block is not None and not number and id(block) not in self.kept and block in written
+                        and _fills(block, x.n, x.dtype) and all([k in members for k, _ in self.uses[block]])):
+                    ends[block] = i
+        free, held, numbers, found = list(range(NN_CHAIN_ROWS)), {}, {}, []
+        for x in group:
+            for at, number, writes in x.pointers:
+                where = x.call.where(at)
+                if number and not writes and where not in numbers:
+                    if not free:
+                        return None
+                    numbers[where] = free.pop()
+        for i, y in enumerate(group):
+            x, rows, to = y, [], -1
+            for at, number, writes in x.pointers:
+                if not writes:
+                    rows.append(numbers[x.call.where(at)] if number else held.get(x.call.block(at), -1))
+            mine = None if x.sum else x.call.block(x.to)
+            for block in [b for b in held if ends[b] == i and b is not mine]:
+                free.append(held.pop(block))
+            if x.sum == NN_LINK_SUM or mine in ends:
+                if mine not in held:
+                    if not free:
+                        return None
+                    held[mine] = free.pop()
+                to = held[mine]
+                if x.sum or ends[mine] == i:
+                    free.append(held.pop(mine))
+            found.append((rows, to))
+        return found
+
+    cdef _chain(self, list group):
+        """The links as one call, at the place of the last."""
+        cdef nn_chain_args *a
+        cdef nn_link *l
+        cdef _Link x = group[len(group) - 1]
+        cdef Call call = Call.__new__(Call)
+        cdef _Call made
+        cdef int i, k
+        cdef size_t at
+        rows = self._rows(group)
+        call.kernel, call.dtype, call.where = NN_K_chain, x.dtype, x.call.step.call.where
+        call.threads = max([(<_Link>y).call.step.call.threads for y in group])
+        made = _Call(edited(x.call.step, bytes(sizeof(nn_chain_args)), [], call))
+        made.changed = True
+        a = <nn_chain_args *>made.args()
+        a.n, a.links = x.n, len(group)
+        for i in range(a.links):
+            x, l = group[i], &a.link[i]
+            l.op, l.sum, l.s, l.t, l.scale, l.to = x.op, x.sum, x.s, x.t, x.scale, rows[i][1]
+            for k in range(3):
+                l.row[k] = -1
+            for k, (at, number, writes) in enumerate(x.pointers):
+                if writes:
+                    if l.to < 0 or x.sum:
+                        made.point(_at(a, &l.y), x.call, at)
+                else:
+                    l.row[k] = rows[i][0][k]
+                    if l.row[k] < 0 or number:
+                        made.point(_at(a, &l.x[k]), x.call, at)
+            self.calls[x.at] = None
+        self.calls[x.at] = made
+
     def run(self):
         for j in range(len(self.calls)):
             self.try_all(j)
+        self.chain_all()
         steps = []
         for first, c in zip(self.before, self.calls):
             steps += [x.result() for x in (*first, c) if x is not None]

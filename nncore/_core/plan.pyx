@@ -140,10 +140,10 @@ def understand(Recorder r, list moving):
     return steps
 
 
-def edited(Step s, bytes data, list words):
-    """The step with other arguments."""
+def edited(Step s, bytes data, list words, Call call=None):
+    """The step with other arguments, and as another call."""
     cdef Step e = Step.__new__(Step)
-    e.call, e.prepare, e.stream, e.index = s.call, s.prepare, s.stream, s.index
+    e.call, e.prepare, e.stream, e.index = s.call if call is None else call, s.prepare, s.stream, s.index
     e.args = Bytes.__new__(Bytes)
     e.args.data, e.args.words = data, words
     return e

@@ -489,7 +489,8 @@ def optimizer_case(name, options, each):
         moved = each * 8.0 * (1 << 20)
         return Work(step, check, bytes=moved, stream="update", result=lambda: params[0].detach(), peers=peers)
 
-    return Case("bandwidth", f"{name} 8x1024x1024", "step", ("optimizers",), build)
+    in_class = "Adam, AdamW" if kind.startswith("Adam") else "other optimizers"
+    return Case("bandwidth", f"{name} 8x1024x1024", "step", (in_class,), build)
 
 
 def bandwidth_cases():

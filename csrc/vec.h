@@ -7,13 +7,14 @@
  *   vload_n vstore_n        the first n elements, 0 <= n <= LANES; the other lanes read as 0, are not written
  *   vstream vfence          vstore past the cache, to a multiple of VBYTES; between such and what other threads read
  *   vset1 vzero             broadcast
- *   vfma(a,b,c)             a*b + c, fused where the ISA has FMA
+ *   vfma(a,b,c)             a*b + c, fused where the ISA has FMA (NN_HAS_FMA)
  *   vmax(a,b) vmin(a,b)     b if either is NaN: write the operand that may be NaN second
  *   vlt vle vgt vge veq vnan  -> vmask;  vsel(m,a,b) = m ? a : b;  vmand vmor vmnot;  vany(m): whether any lane is set
  *   vrint                   to nearest, ties to even, for |x| < 2^22 (f32) or 2^51 (f64)
  *   vscalb(x,n)             x * 2^n, n integral-valued; saturates to inf and to 0 as the product would
  *   vexp2i(n)               2^n, n integral-valued, -REAL_BIAS <= n <= REAL_BIAS; 0 at the lower end
  *   vpick(table, i)         table[i % 16], where a register holds 16 numbers (AVX-512, f32); not defined elsewhere
+ *   vexponent vmantissa     there too, for x = 2^k m with 1 <= m < 2: k (of 0: -inf), and m (of x < 0: NaN; of 0, inf: 1)
  *   vabs vneg vcopysign vsqrt
  *   vmul32(a,b)             products of the low 32 bits of each 64, in full
  */
@@ -82,6 +83,7 @@ NN_INLINE vec vcopysign(vec mag, vec sign)
 #else
 #define NN_X(op) op##_ps
 #endif
+#define NN_HAS_FMA
 #endif
 
 #if defined(NN_ISA_AVX512)
@@ -119,6 +121,8 @@ NN_INLINE vec vscalb(vec x, vec n) { return NN_X(_mm512_scalef)(x, n); }
 NN_INLINE vec vexp2i(vec n) { return vscalb(vset1(R(1.0)), n); }
 #ifndef NN_F64
 #define vpick(table, i) _mm512_permutexvar_ps((__m512i)(i), vload(table))
+#define vexponent(x) _mm512_getexp_ps(x)
+#define vmantissa(x) _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_nan)
 #endif
 NN_INLINE vec vsqrt(vec x) { return NN_X(_mm512_sqrt)(x); }
 NN_INLINE vu64 vmul32(vu64 a, vu64 b) { return (vu64)_mm512_mul_epu32((__m512i)a, (__m512i)b); }

@@ -7,6 +7,9 @@ from .c cimport *
 from .tensor cimport TensorBase, empty, empty_channels_last, memory_order, require_writable, scalar, touch
 
 
+cdef int64_t BRIEF = 4096  # elements: microseconds of the slowest operations
+
+
 cdef object _mismatch(TensorBase a, TensorBase b):
     return ValueError(f"shapes {a.shape} and {b.shape} cannot be broadcast together")
 
@@ -108,7 +111,10 @@ cpdef TensorBase ewise(int op, TensorBase a, TensorBase b=None, TensorBase c=Non
         memory_order(e.ndim, e.ys)
         for i in range(3):
             memory_order(e.ndim, e.xs[i])
-    runtime.run(NN_K_ewise, code, &e)
+    if out.count() <= BRIEF:
+        runtime.run_briefly(NN_K_ewise, code, &e)
+    else:
+        runtime.run(NN_K_ewise, code, &e)
     touch(out.storage)  # also after the write: a pack made in between holds neither version
     return out
 

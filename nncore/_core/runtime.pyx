@@ -74,6 +74,15 @@ cdef void run(int kernel, int dtype, const void *args) noexcept:
     _record(kernel, dtype, args)
 
 
+cdef void run_briefly(int kernel, int dtype, const void *args) noexcept:
+    """run, for work that takes no longer than to let other Python threads in and to wait for them."""
+    if stopwatch is not None or witness is not None:
+        run(kernel, dtype, args)
+        return
+    nn_run(kernel, dtype, args)
+    _record(kernel, dtype, args)
+
+
 cdef void _witnessed(int kernel, int dtype, const void *args) noexcept:
     cdef int64_t start, end
     cdef int threads

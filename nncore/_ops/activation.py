@@ -179,7 +179,7 @@ def celu(input, alpha=1.0, inplace=False):
 
 
 def gelu(input, approximate="none"):
-    """x P(x), P the distribution function of the standard normal distribution; within 5 ULP in float32. Or with 'tanh',
+    """x P(x), P the distribution function of the standard normal distribution; within 3.2 ULP. Or with 'tanh',
     x / 2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). Hendrycks, Gimpel, 2016. The limit at -inf is 0.
 
     Args:

@@ -5,6 +5,8 @@
 #include "tuning.h"
 #include "vec.h"
 
+#include <stdatomic.h>
+
 #include "kernels/vmath.inc"
 #include "kernels/stream.inc"
 #include "kernels/epilogue.inc"

@@ -18,7 +18,9 @@ enum { NN_FLOAT32 = 0, NN_FLOAT64 = 1, NN_INT64 = 2, NN_BOOL = 3, NN_INT32 = 4 }
 /* Applied to each C once its sum over K is complete, while it is in registers or L1:
  *     C + bias;  (C - mean) rstd weight + shift, as batch normalization with fixed statistics;  then n elementwise
  * operations in turn, C = op(C, other; s, t). Vectors are added along rows; `other` is laid out as the whole result, which
- * begins at `of`, and neither overlaps. NULL: none (of weight: 1; of shift: 0). */
+ * begins at `of`, and neither overlaps. NULL: none (of weight: 1; of shift: 0).
+ * moments: of the columns of the whole result, which is dense, for the batch normalization that reads it: nn_norm_args of
+ * the same name. Of conv, winograd and depthwise. */
 enum { NN_MAX_THEN = 3 };
 typedef struct {
     const void *bias, *mean, *rstd, *weight, *shift; /* [N] */
@@ -29,6 +31,7 @@ typedef struct {
         const void *other;
     } then[NN_MAX_THEN];
     const void *of;
+    void *moments;
 } nn_epilogue;
 
 /* C[M,N] = epilogue((beta ? C : 0) + A[M,K] B[K,N]), for each of `batch` matrices.
@@ -388,6 +391,8 @@ typedef struct {
  * fixed (N = 1, G = C): the statistics are running_mean and running_var. Otherwise these, if not NULL (G = C, P > 1), become
  * (1 - momentum) old + momentum new, new being the mean over images of mean and unbiased variance; batches, if not NULL, is
  * counted up first, and momentum < 0 stands for 1 / batches.
+ * moments, if not NULL (N = 1, G = C, P > 1, not fixed): memory as large as the scratch, in which the kernel that made x has
+ * left the moments of its pieces, so that only y is left to do; `scratch` is not used.
  * backward reads x, weight, mean, rstd and dy, and with `relu` (of a forward without `add`) bias, from which it computes again
  * where y is 0. */
 typedef struct {
@@ -403,6 +408,7 @@ typedef struct {
     double momentum;
     const void *dy;
     void *dx, *dweight, *dbias; /* NULL: not wanted */
+    void *moments;
     void *scratch;
 } nn_norm_args;
 

@@ -1,5 +1,7 @@
 """Fused kernels: what is fused, that nothing changes a bit, and what must not be fused."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -159,6 +161,141 @@ def test_batch_norm_follows_its_statistics():
     assert kernels(run) == ["norm", "product"]
 
 
+# ---- moments of a batch, taken by the convolution ----
+
+
+def given(run):
+    """Of how many normalizations the convolution before takes the moments, as both kernels say."""
+    shapes = [shape for _, shape, *_ in run.plan.work.describe()]
+    norms, makers = (sum(s in shape for shape in shapes) for s in ("of given moments", "+ moments"))
+    assert norms == makers
+    return norms
+
+
+def of_several_pieces(dtype):
+    """name: (layer, shape of its input): more points than the rows of one piece, tails, pieces that end within a chunk,
+    several chunks of columns."""
+    NR, lanes = shapes.tile(dtype)
+    return {
+        "conv 3-16": (nn.Conv2d(3, 16, 3, padding=1), (5, 3, 31, 33)),
+        "conv, odd": (nn.Conv2d(4, 17, 3), (4, 4, 35, 35)),
+        "conv 1x1": (nn.Conv2d(8, NR + 8, 1), (3, 8, 27, 26)),
+        "conv, stride 2": (nn.Conv2d(3, 24, 3, stride=2), (9, 3, 43, 45)),
+        "conv, groups": (nn.Conv2d(6, 2 * lanes + 2, 2, groups=2), (4, 6, 35, 34)),
+        "conv, few": (nn.Conv2d(2, lanes // 2, 3, padding=1), (4, 2, 65, 41)),
+        "conv, few of a group": (nn.Conv2d(4, lanes // 2 * 2, 2, groups=2), (3, 4, 45, 40)),
+        "conv 1d": (nn.Conv1d(3, 20, 5), (4, 3, 900)),
+        "conv 3d": (nn.Conv3d(2, 18, 2), (2, 2, 9, 17, 19)),
+        "transposed": (nn.ConvTranspose2d(8, 24, 3), (3, 8, 27, 26)),
+        "winograd 16-32": (nn.Conv2d(16, 32, 3, padding=1), (4, 16, 25, 27)),
+        "winograd 32-64": (nn.Conv2d(32, 64, 3, padding=1), (3, 32, 24, 20)),
+        "winograd, odd": (nn.Conv2d(16, 17, 3, padding=1), (4, 16, 33, 33)),
+        "winograd, groups": (nn.Conv2d(32, 2 * NR + 2, 3, groups=2), (3, 32, 27, 20)),
+        "depthwise": (nn.Conv2d(NR + 1, NR + 1, 3, padding=1, groups=NR + 1), (4, NR + 1, 20, 21)),
+        "depthwise, long rows": (nn.Conv1d(65, 65, 3, groups=65), (2, 65, 1100)),
+        "narrow groups": (nn.Conv2d(6, 9, 3, groups=3), (6, 6, 37, 38)),
+    }
+
+
+def plainly(layer, norm):
+    return lambda x: norm(layer(x))
+
+
+def assert_moments(fn, layer, norm, *shape, dtype, expected=1):
+    """Asserts that replays with 1, 2 and 3 threads have the bits of eager calls, results and running statistics, and to
+    how many normalizations moments are given. fn: (layer, norm) -> function of x."""
+    calls = [randn(*shape, dtype=dtype, seed=i) for i in range(5)]
+    runtime.set_parallel_threshold(0)
+    seen = []
+    for use in (lambda f: f, nncore.compile):
+        norms = copy.deepcopy(norm).to(dtype)
+        run = use(fn(layer.to(dtype), norms))
+        for x, threads in zip(calls, (1, 1, 1, 2, 3), strict=True):
+            runtime.set_num_threads(threads)
+            with no_grad():
+                seen.append((bits(run(x)), bits(norms.state_dict())))
+    for i in range(len(calls)):
+        assert seen[i] == seen[len(calls) + i], f"call {i}"
+    assert run.plan.replays == len(calls) - 2
+    assert given(run) == expected
+
+
+def test_moments(isa, dtype):
+    """Of every convolution, in one piece and in several."""
+    small = {name: case for name, case in producers(dtype).items() if "linear" not in name and name != "transposed"}
+    for layer, shape in (*small.values(), *of_several_pieces(dtype).values()):
+        norm = {3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[len(shape)](layer.out_channels)
+        assert_moments(lambda layer, norm: lambda x: F.relu(norm(layer(x))), layer, norm, *shape, dtype=dtype)
+    nncore.set_conv_algorithm("winograd4")
+    layer, shape = nn.Conv2d(5, 20, 3, padding=1), (4, 5, 25, 39)
+    assert_moments(plainly, layer, nn.BatchNorm2d(20), *shape, dtype=dtype)
+
+
+def test_moments_of_what_is_written(isa, dtype):
+    """With all of its epilogue; others may read it before and after, and write it afterwards."""
+    layer, shape = nn.Conv2d(3, 20, 3), (3, 3, 20, 35)
+
+    def other_reads(layer, norm):
+        def fn(x):
+            z = layer(x)
+            w = z.tanh()
+            return norm(z) + w, z
+
+        return fn
+
+    def written_later(layer, norm):
+        def fn(x):
+            z = layer(x)
+            y = norm(z)
+            z.mul_(2.0)
+            return y, z
+
+        return fn
+
+    for fn in (other_reads, written_later, lambda layer, norm: lambda x: norm(F.tanh(F.relu(layer(x))))):
+        norm = nn.BatchNorm2d(20, momentum=None, affine=False)
+        assert_moments(fn, layer, norm, *shape, dtype=dtype)
+
+
+def test_moments_that_are_not_taken():
+    """Written in between, a part of it, a second normalization, other statistics, other products."""
+
+    def written(layer, norm):
+        def fn(x):
+            z = layer(x)
+            z.mul_(x.mean())
+            return norm(z)
+
+        return fn
+
+    def twice(layer, norm):
+        def fn(x):
+            z = layer(x)
+            return norm(z) + norm(z)
+
+        return fn
+
+    layer, shape = nn.Conv2d(3, 20, 3), (3, 3, 20, 35)
+    cases = [
+        (written, 0),
+        (twice, 1),
+        (lambda layer, norm: lambda x: norm(layer(x)[1:]), 0),
+        (lambda layer, norm: lambda x: norm(layer(x)[:2]), 0),
+        (lambda layer, norm: lambda x: norm(layer(x)[:, :, :-1]), 0),
+    ]
+    for fn, expected in cases:
+        assert_moments(fn, layer, nn.BatchNorm2d(20), *shape, dtype=np.dtype("float32"), expected=expected)
+    norms = (nn.BatchNorm2d(20).eval(), nn.InstanceNorm2d(20), nn.GroupNorm(4, 20), nn.GroupNorm(20, 20))
+    for norm, n in zip(norms, (3, 3, 3, 1), strict=True):
+        assert_moments(plainly, layer, norm, n, *shape[1:], dtype=np.dtype("float32"), expected=int(n == 1))
+    linear, norm = nn.Linear(7, 20), nn.BatchNorm1d(20)
+    assert_moments(plainly, linear, norm, 50, 7, dtype=np.dtype("float32"), expected=0)
+    # scattered; a call for each phase of the stride
+    for layer in (nn.ConvTranspose2d(32, 3, 3), nn.ConvTranspose2d(32, 20, 3, stride=2)):
+        norm = nn.BatchNorm2d(layer.out_channels)
+        assert_moments(plainly, layer, norm, 2, 32, 20, 30, dtype=np.dtype("float32"), expected=0)
+
+
 # ---- training ----
 
 
@@ -198,7 +335,9 @@ def convnet():
 
 def test_batch_norm_and_relu(isa, dtype):
     """Forward and backward: the mask is found by the normalization, from what it reads anyway."""
-    assert ops(training(convnet, 5, 2, 6, 6, dtype=dtype)) == ["fill"]
+    run = training(convnet, 5, 2, 6, 6, dtype=dtype)
+    assert ops(run) == ["fill"]
+    assert given(run) == 2
 
 
 class Residual(nn.Module):
@@ -222,6 +361,7 @@ class Residual(nn.Module):
 def test_residual_net(isa, dtype):
     run = training(Residual, 4, 2, 6, 6, dtype=dtype)
     assert "relu" not in ops(run)
+    assert given(run) == 5
     model = Residual().to(dtype).eval()
     x = randn(3, 2, 6, 6, dtype=dtype)
     same(model, x, expected=[*["norm", "product"] * 5, "reduce sum", "product"])

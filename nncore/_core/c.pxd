@@ -37,6 +37,7 @@ cdef extern from "nncore.h" nogil:
         int n
         nn_then then[3]
         const void *of
+        void *moments
 
     ctypedef struct nn_call:
         int kernel, dtype
@@ -245,6 +246,7 @@ cdef extern from "nncore.h" nogil:
         void *dx
         void *dweight
         void *dbias
+        void *moments
         void *scratch
 
     ctypedef struct nn_lrn_args:

@@ -34,7 +34,7 @@ cdef str _dims(const int64_t *v, int n):
 
 cdef str _epilogue(const nn_epilogue *e):
     cdef str found = (" + bias" if e.bias != NULL else "") + (" + norm" if e.mean != NULL else "")
-    return found + "".join([" + " + OP_NAMES[e.then[i].op] for i in range(e.n)])
+    return found + "".join([" + " + OP_NAMES[e.then[i].op] for i in range(e.n)]) + (" + moments" if e.moments != NULL else "")
 
 
 cdef int64_t _others(const nn_epilogue *e) noexcept:
@@ -197,10 +197,11 @@ cdef tuple _rnn(const nn_rnn_args *a, int64_t w):
 
 cdef tuple _norm(const nn_norm_args *a, int64_t w, bint back):
     cdef int64_t n = a.N * a.P * a.C
-    shape = f"{a.N}x{a.P}x{a.C}, {a.N * a.G} groups" + (" + add" if a.add != NULL else "") + (" + relu" if a.relu else "")
+    shape = f"{a.N}x{a.P}x{a.C}, {a.N * a.G} groups" + (" of given moments" if a.moments != NULL else "")
+    shape += (" + add" if a.add != NULL else "") + (" + relu" if a.relu else "")
     if back:
         return shape, 8 * n, w * n * (3 if a.dx != NULL else 2)
-    return shape, n * (2 if a.fixed else 5), w * n * (3 if a.add != NULL else 2)
+    return shape, n * (2 if a.fixed or a.moments != NULL else 5), w * n * (3 if a.add != NULL else 2)
 
 
 cdef tuple _lrn(const nn_lrn_args *a, int64_t w):

@@ -17,13 +17,15 @@ from .c cimport *
 from .record cimport Block, Call
 from .tensor cimport Storage, all_storages
 
-from .plan import edited
-from .runtime import OP_ARITY, OPS
+from .plan import edited, own
+from .runtime import OP_ARITY, OPS, scratch_bytes
 
 ARITY = {OPS[name]: n for name, n in OP_ARITY.items()}
 RELU, ADD, RELU_BACKWARD = OPS["relu"], OPS["add"], OPS["relu_backward"]
 # dx = dy or 0, as the element at hand says
 MASKS = (RELU_BACKWARD, OPS["hardtanh_backward"], OPS["threshold_backward"])
+# not of gemm: what a linear layer makes stays in cache, and its batch normalization finds it there
+TAKE_MOMENTS = (NN_K_conv, NN_K_winograd, NN_K_depthwise)
 # activations whose derivative can be told from the result: a name, its derivative, and for which (s, t)
 FROM_RESULT = {
     OPS["leaky_relu"]: (OPS["leaky_relu_backward"], lambda s, t: s >= 0),
@@ -60,18 +62,18 @@ cdef dict _offsets():
     return {
         NN_K_gemm: {_at(&gemm, &gemm.C)},
         NN_K_gemm_pack: {_at(&gemm_pack, &gemm_pack.packed)},
-        NN_K_conv: {_at(&conv, &conv.y)},
+        NN_K_conv: {_at(&conv, &conv.y), _at(&conv, &conv.epilogue.moments)},
         NN_K_conv_scatter: {_at(&conv, &conv.y)},
         NN_K_conv_pack: {_at(&conv_pack, &conv_pack.packed)},
         NN_K_depthwise_pack: {_at(&conv_pack, &conv_pack.packed)},
         NN_K_conv_weight: {_at(&weight, &weight.dw)},
-        NN_K_winograd: {_at(&winograd, &winograd.y)},
+        NN_K_winograd: {_at(&winograd, &winograd.y), _at(&winograd, &winograd.epilogue.moments)},
         NN_K_winograd_weight: {_at(&winograd, &winograd.dw)},
         NN_K_winograd_pack: {_at(&winograd_pack, &winograd_pack.packed)},
-        NN_K_depthwise: {_at(&depthwise, &depthwise.y)},
+        NN_K_depthwise: {_at(&depthwise, &depthwise.y), _at(&depthwise, &depthwise.epilogue.moments)},
         NN_K_depthwise_weight: {_at(&depthwise, &depthwise.dw)},
         NN_K_norm: {_at(&norm, &norm.y), _at(&norm, &norm.mean), _at(&norm, &norm.rstd), _at(&norm, &norm.batches),
-                    _at(&norm, &norm.running_mean), _at(&norm, &norm.running_var)},
+                    _at(&norm, &norm.running_mean), _at(&norm, &norm.running_var), _at(&norm, &norm.moments)},
         NN_K_norm_backward: {_at(&norm, &norm.dx), _at(&norm, &norm.dweight), _at(&norm, &norm.dbias)},
         NN_K_lrn: {_at(&lrn, &lrn.y), _at(&lrn, &lrn.dx)},
         NN_K_pool: {_at(&pool, &pool.y), _at(&pool, &pool.index)},
@@ -149,6 +151,11 @@ cdef class _Call:
         self.words.pop(at, None)
         if there in other.words:
             self.words[at] = other.words[there]
+        self.changed = True
+
+    cdef void give(self, size_t at, word):
+        """The pointer at this offset becomes what the word says."""
+        self.words[at] = word
         self.changed = True
 
     cdef void clear(self, size_t at):
@@ -665,6 +672,39 @@ cdef class _Fusing:
         self.try_all(i)
         return True
 
+    cdef bint moments_into_product(self, int j):
+        """The moments of a batch: the convolution that makes it takes them, piece after piece, while they are in cache."""
+        cdef _Call c = self.calls[j], p
+        cdef _Product r
+        cdef nn_norm_args *a
+        cdef nn_epilogue *ep
+        if c.kernel != NN_K_norm:
+            return False
+        a = <nn_norm_args *>c.args()
+        block = c.block(_at(a, &a.x))
+        if a.N != 1 or a.G != a.C or a.P < 2 or a.fixed or block is None:
+            return False
+        writers = [k for k, writes in self.uses[block] if writes and k <= j]
+        if len(writers) != 1 or not self.plain(writers[0]):
+            return False
+        i = writers[0]
+        p = self.calls[i]
+        r = _product(p)
+        if (r is None or p.kernel not in TAKE_MOMENTS or r.block is not block or r.columns != a.C or r.count != a.P * a.C
+                or p.dtype != c.dtype):
+            return False
+        ep = _epilogue(p, r)
+        if _at(p.args(), &ep.moments) in p.words:
+            return False
+        moments = own(scratch_bytes(c.kernel, c.dtype, <size_t>a))
+        self._unlist(i)
+        self._unlist(j)
+        p.give(_at(p.args(), &ep.moments), moments)
+        c.give(_at(a, &a.moments), moments)
+        self._list(i)
+        self._list(j)
+        return True
+
     cdef bint try_all(self, int j):
         """The patterns, in this order."""
         return self.plain(j) and (
@@ -674,6 +714,7 @@ cdef class _Fusing:
             or self.fixed_norm_into_product(j)
             or self.into_product(j)
             or self.into_norm(j)
+            or self.moments_into_product(j)
         )
 
     # ---- chains: elementwise calls on arrays of one size, at the place of the last ----

@@ -149,6 +149,15 @@ def edited(Step s, bytes data, list words, Call call=None):
     return e
 
 
+def own(size_t nbytes):
+    """The address of memory of the plan's own, for as long as its calls use it."""
+    cdef Word w = Word.__new__(Word)
+    cdef Block b = Block.__new__(Block)
+    b.nbytes, b.freed = nbytes, -1
+    w.block, w.value = b, 0
+    return w
+
+
 cpdef long _made(Block b):
     return b.made
 

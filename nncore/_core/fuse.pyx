@@ -24,7 +24,7 @@ ARITY = {OPS[name]: n for name, n in OP_ARITY.items()}
 RELU, ADD, RELU_BACKWARD = OPS["relu"], OPS["add"], OPS["relu_backward"]
 # dx = dy or 0, as the element at hand says
 MASKS = (RELU_BACKWARD, OPS["hardtanh_backward"], OPS["threshold_backward"])
-# not of gemm: what a linear layer makes stays in cache, and its batch normalization finds it there
+# not gemm: what a linear layer makes is small, and stays in cache
 TAKE_MOMENTS = (NN_K_conv, NN_K_winograd, NN_K_depthwise)
 # activations whose derivative can be told from the result: a name, its derivative, and for which (s, t)
 FROM_RESULT = {
@@ -672,7 +672,7 @@ cdef class _Fusing:
         self.try_all(i)
         return True
 
-    cdef bint moments_into_product(self, int j):
+    cdef bint moments_into_convolution(self, int j):
         """The moments of a batch: the convolution that makes it takes them, piece after piece, while they are in cache."""
         cdef _Call c = self.calls[j], p
         cdef _Product r
@@ -714,7 +714,7 @@ cdef class _Fusing:
             or self.fixed_norm_into_product(j)
             or self.into_product(j)
             or self.into_norm(j)
-            or self.moments_into_product(j)
+            or self.moments_into_convolution(j)
         )
 
     # ---- chains: elementwise calls on arrays of one size, at the place of the last ----

@@ -414,4 +414,20 @@ def test_zero(isa, dtype):
         shapes.check_slack(t, "zero")
 
 
+def test_channels_last_without_a_copy():
+    """Where both orders are one in memory, only the tag changes; elsewhere it is a copy of the same values."""
+    for shape in ((2, 1, 3, 4), (2, 3, 1, 1), (1, 1, 5), (2, 1, 2, 3, 2), (2, 3, 2, 2), (1, 3, 4)):
+        x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        t = from_array(x)
+        y = elementwise.channels_last(t)
+        assert (y._storage is t._storage) == (shape[1] == 1 or np.prod(shape[2:]) == 1)
+        assert y.channels_last and not t.channels_last
+        assert y.strides == elementwise.channels_last(from_array(x + 0)).strides
+        assert y.strides[1] == 1 and y.strides[-1] == shape[1]
+        tolerance.same_bits(np.asarray(y), x)
+        part = from_array(np.stack([x, x], -1))._view(shape, tuple(2 * s // 4 for s in x.strides), 0)
+        assert elementwise.channels_last(part)._storage is not part._storage
+        tolerance.same_bits(np.asarray(elementwise.channels_last(part)), x)
+
+
 COVERS = {"ewise": test_values, "cast": test_cast, "zero": test_zero}

@@ -173,12 +173,27 @@ cpdef TensorBase contiguous(TensorBase t):
 
 
 cpdef TensorBase channels_last(TensorBase t):
-    """t [N, C, spatial...] itself if it is tagged as channels-last, else a copy that is."""
+    """t [N, C, spatial...] itself if it is tagged as channels-last, else under that tag where memory is in both orders at once, as
+    of one channel, else a copy."""
     cdef TensorBase out
+    cdef int64_t n = 1
+    cdef int i
     if t.channels_last:
         return t
-    out = empty_channels_last(t.code, t.ndim, t.dims)
-    _copy(out, t)
+    for i in range(2, t.ndim):
+        n *= t.dims[i]
+    if (n != 1 and t.dims[1] != 1) or not t.contiguous():
+        out = empty_channels_last(t.code, t.ndim, t.dims)
+        _copy(out, t)
+        return out
+    out = t.alias()
+    out.channels_last = True
+    n = t.dims[1]
+    out.steps[1] = 1
+    for i in range(t.ndim - 1, 1, -1):
+        out.steps[i] = n
+        n *= t.dims[i]
+    out.steps[0] = n
     return out
 
 

@@ -1736,6 +1736,24 @@ def test_bad_computed_indices():
     assert run.plan.replays == 3
 
 
+def test_bad_indices_that_are_copied():
+    """Indices from outside that the function writes are checked after that."""
+    kept, table = nncore.tensor([0, 0]), randn(4, 3)
+
+    def f(x):
+        kept.copy_(x)
+        return table[kept]
+
+    run = nncore.compile(f)
+    for i in range(CALLS):
+        assert bits(run(nncore.tensor([i % 4, 1]))) == bits(f(nncore.tensor([i % 4, 1])))
+    for bad in ([0, 4], [1, 10**15]):
+        with pytest.raises(IndexError, match=f"got {bad[1]} at position 1"):
+            run(nncore.tensor(bad))
+    assert bits(run(nncore.tensor([2, 3]))) == bits(table[nncore.tensor([2, 3])])
+    assert run.plan.replays == CALLS - 1
+
+
 def test_check_finds_late_changes():
     """check=True compares every call with the one before."""
     lines = [

@@ -371,8 +371,8 @@ cdef class Plan:
             if s.stream is not None:
                 streams.setdefault(s.stream.which, []).append((i, <size_t>at + <size_t>SEED_AT[s.call.kernel]))
             if s.index is not None:
-                # indices that are arguments are checked before anything is done, computed ones as they are there
-                if any((<Word>x).block is not None and offset == INDEX_X for offset, x in s.args.words):
+                # indices that are arguments are checked before anything is done, computed or written ones as they are there
+                if _made_inside(s.args, r):
                     late.append((i + 1, (<size_t>at, s.index)))
                 else:
                     self.early.append((<size_t>at, s.index))
@@ -562,6 +562,19 @@ cdef class Plan:
             about = describe(self.calls[i].kernel, self.calls[i].dtype, <size_t>self.calls[i].args)
             found.append((*about, DTYPES[self.calls[i].dtype].name, list(blocks.items()), min(s.call.threads, self.threads), s.call.where))
         return found
+
+
+cdef bint _made_inside(Bytes index, Recorder r) except -1:
+    """Whether the indices that a call reads are computed or written by the recording."""
+    cdef Storage s
+    cdef uint64_t at
+    memcpy(&at, <const char *>index.data + INDEX_X, 8)
+    if any((<Word>w).block is not None and offset == INDEX_X for offset, w in index.words):
+        return True
+    for s, times in r.written.items():
+        if times and <uint64_t>s.data <= at < <uint64_t>s.data + s.nbytes:
+            return True
+    return False
 
 
 cpdef bint valid(list prepare) except -1:

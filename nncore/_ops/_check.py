@@ -113,6 +113,8 @@ def number(x, name, low=None, high=None, low_open=False, high_open=False):
 
 def integer(x, name, low=None):
     """x as an int, at least `low`."""
+    if type(x) is int and (low is None or x >= low):
+        return x
     if isinstance(x, _BOOL) or not isinstance(x, _INTEGER):
         raise TypeError(f"{name}: expected an integer, got {type(x).__name__}")
     if low is not None and x < low:
@@ -161,7 +163,7 @@ def shape_arg(shape, name="shape"):
     """A tuple of sizes, from (2, 3) or from 2, 3."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = shape[0]
-    return tuple(integer(n, name) for n in shape)
+    return tuple([n if type(n) is int else integer(n, name) for n in shape])
 
 
 def float_code(dtype, name="dtype"):

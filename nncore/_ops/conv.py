@@ -12,10 +12,11 @@ from nncore._ops.shape import getitem, reshape
 
 def per_axis(value, axes, name, low):
     """value as a tuple of `axes` integers >= low."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
-    if len(values) != axes:
+    if not isinstance(value, (tuple, list)):
+        return (integer(value, name, low),) * axes
+    if len(value) != axes:
         raise ValueError(f"{name}: expected an integer or {axes} of them, got {value!r}")
-    return tuple(integer(v, name, low) for v in values)
+    return tuple([v if type(v) is int and v >= low else integer(v, name, low) for v in value])
 
 
 def _arguments(axes, input, weight, bias, groups, transposed):

@@ -94,6 +94,9 @@
 /* Where a group has several inputs or outputs: outputs whose source is spread out at a time, and rows of them. */
 #define NN_DW_BLOCK 64
 #define NN_DW_LINES 8
+/* Pixels at multiples of so many bytes compete for one of the 64 sets of L1: so many of their channels are copied at a time. */
+#define NN_DW_FAR 4096
+#define NN_DW_FAR_BLOCK 256
 /* Outputs of a chunk of the weight's gradient. */
 #define NN_DW_OUTS 512
 

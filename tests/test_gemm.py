@@ -83,7 +83,7 @@ def test_turned(isa, dtype, rng):
 
 
 def test_striped(isa, dtype, rng):
-    """Few rows, and a B whose rows span much memory, which is read in stripes: the bits of the same B close together."""
+    """Few rows, and a B whose rows span much memory, read in stripes: the bits of the same B close together."""
     NR, _ = shapes.tile(dtype)
     span, step, columns = (1 << 24) // dtype.itemsize, shapes.STRIPE_STEP, shapes.STRIPE_PANELS * NR
     for n, k in ((columns + NR + 5, step), (columns - NR, step + 1), (columns, 2 * step), (3, 4 * step + 1), (NR, 1)):

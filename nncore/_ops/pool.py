@@ -84,7 +84,7 @@ def window_arguments(axes, kernel_size, stride, padding, dilation):
     stride = kernel if stride is None or stride == () else per_axis(stride, axes, "stride", 1)
     padding = per_axis(padding, axes, "padding", 0)
     dilation = per_axis(dilation, axes, "dilation", 1)
-    if any([p > k // 2 for p, k in zip(padding, kernel)]):
+    if any(p > k // 2 for p, k in zip(padding, kernel)):
         raise ValueError(f"padding: expected at most half of the kernel {kernel}, got {padding}")
     return kernel, stride, padding, dilation
 

@@ -134,7 +134,7 @@ class _Recording:
         for leaf, found in leaves:
             block = self._grad_block(leaf)
             if block is not None and leaf in r.updated and not keep_grads:
-                dropped = found.before is None  # and neither cleared before nor after
+                dropped = 2 if found.before is None else 1  # 2: neither cleared before nor after
                 leaf.grad, leaf._grad_dropped = None, dropped
                 self.left.append((leaf, None, dropped))
             elif block is not None:
@@ -142,9 +142,9 @@ class _Recording:
                 self.held.append(block)
             elif leaf.grad is None:
                 if found.before is not None:
-                    self.left.append((leaf, None, False))
+                    self.left.append((leaf, None, 0))
             elif leaf.grad._storage is not found.before:
-                self.left.append((leaf, leaf.grad, False))
+                self.left.append((leaf, leaf.grad, 0))
         self.moving = [m for leaf, found in leaves if (m := core.moving(r, found, leaf)) is not None]
         self.befores = [(leaf, found.before) for leaf, found in leaves if found.before is not any]
 

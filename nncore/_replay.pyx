@@ -26,7 +26,7 @@ from nncore._core.tensor cimport Storage, TensorBase, empty_like
 from nncore._core import conv, runtime
 from nncore._core import plan as core
 from nncore._core.elementwise import copy_into
-from nncore._core.record import NOTHING, RecordError
+from nncore._core.record import CLEAN, DROPPED, RecordError
 from nncore._ops._check import as_tensor
 from nncore._tape import is_grad_enabled, set_enabled
 
@@ -486,7 +486,7 @@ cdef class Replay:
     cdef public long epoch       # of record.epoch(), when `deep` was true; -1: look
     cdef public object recording # None until there is one
     cdef public object work      # None until there is some
-    cdef public list befores     # (leaf, the memory that its .grad must have, or None)
+    cdef public list befores     # (leaf, the memory that its .grad must have, None, CLEAN or DROPPED)
     cdef public list moving      # gradients from before that may be elsewhere by now
     cdef public list optimizers  # Groups of each that makes a step
     cdef public list edges       # what the function finds by name
@@ -526,10 +526,10 @@ cdef class Replay:
             return True
         for x, before in self.befores:
             leaf = x
-            if before is NOTHING:
-                if leaf.grad_ is not None:
+            if before is CLEAN or before is DROPPED:
+                if leaf.grad_ is not None or (leaf._grad_dropped != 0) != (before is DROPPED):
                     return False
-            elif leaf._grad_dropped or (None if leaf.grad_ is None else (<TensorBase>leaf.grad_).storage) is not before:
+            elif leaf._grad_dropped == 2 or (None if leaf.grad_ is None else (<TensorBase>leaf.grad_).storage) is not before:
                 return False
         for x in self.moving:
             if not (<Moving>x).fits():
@@ -554,7 +554,7 @@ cdef class Replay:
         self.work.replay()
         for x, g in self.grads:
             leaf = x
-            leaf.grad_ = fresh(g)
+            leaf.grad_, leaf._grad_dropped = fresh(g), 0
         for x, g, dropped in self.left:
             leaf = x
             leaf.grad_, leaf._grad_dropped = g, dropped

@@ -171,12 +171,14 @@ cdef int _accumulate(TensorBase leaf, TensorBase g) except -1:
     cdef TensorBase own
     cdef Recorder r = recorder()
     if r is not None and not r.pause:
-        if leaf._grad_dropped:
+        if leaf._grad_dropped == 2:
             raise RecordError(
                 "backward: eager code would add to the gradients of the last update here, but a compiled function drops them "
                 "after it; call optimizer.zero_grad() inside the function, before backward()")
         note_grad(leaf)
         r.updated.discard(leaf)
+    if leaf._grad_dropped == 1:
+        leaf._grad_dropped = 0
     if g.ndim != leaf.ndim:
         raise RuntimeError(f"backward gave a gradient of shape {g.shape} for a tensor of shape {leaf.shape}")
     for i in range(g.ndim):

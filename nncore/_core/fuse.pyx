@@ -318,22 +318,19 @@ cdef class _Fusing:
     cdef dict uses       # block, gradient or storage -> sorted [(number of the call, whether it writes)], one for each pointer
     cdef object kept
     cdef list checks     # numbers of the calls that check indices: what is behind one does not happen if it finds one
-    cdef list starts, ends, storages
+    cdef list starts, ends
 
     def __init__(self, list steps, kept):
         self.calls, self.before = [_Call(s) for s in steps], [[] for _ in steps]
         self.kept, self.uses = {id(b) for b in kept}, {}
-        found = sorted(((<size_t>(<Storage>s).data, s) for s in all_storages() if (<Storage>s).data != NULL),
-                       key=_address)
-        self.starts, self.ends, self.storages = [], [], []
-        for at, s in found:
-            end = at + <size_t>(<Storage>s).nbytes
+        # their places alone: a storage that is held here is not alone, as another thread's gradient must be
+        self.starts, self.ends = [], []
+        for at, size in sorted([(<size_t>(<Storage>s).data, (<Storage>s).nbytes) for s in all_storages()]):
             if self.ends and at < self.ends[len(self.ends) - 1]:  # of one array of NumPy: the first stands for all
-                self.ends[len(self.ends) - 1] = max(self.ends[len(self.ends) - 1], end)
-            else:
+                self.ends[len(self.ends) - 1] = max(self.ends[len(self.ends) - 1], at + size)
+            elif at:
                 self.starts.append(at)
-                self.ends.append(end)
-                self.storages.append(s)
+                self.ends.append(at + size)
         self.checks = [i for i, s in enumerate(steps) if s.index is not None]
         for i in range(len(self.calls)):
             self._list(i)
@@ -341,9 +338,9 @@ cdef class _Fusing:
     # ---- who uses what ----
 
     cdef object _outside(self, uint64_t v):
-        """The storage that holds an address, or None."""
+        """Where the storage that holds an address begins, or None."""
         cdef Py_ssize_t k = bisect_right(self.starts, v) - 1
-        return self.storages[k] if v >= 65536 and k >= 0 and v < <uint64_t>self.ends[k] else None
+        return self.starts[k] if v >= 65536 and k >= 0 and v < <uint64_t>self.ends[k] else None
 
     cdef list _touched(self, _Call c):
         """(block, gradient or storage, whether it is written) of each pointer."""
@@ -856,10 +853,6 @@ cdef class _Fusing:
         for first, c in zip(self.before, self.calls):
             steps += [x.result() for x in (*first, c) if x is not None]
         return steps
-
-
-cpdef size_t _address(tuple found):
-    return found[0]
 
 
 cdef bint _enabled = True

@@ -41,7 +41,7 @@ cdef class Block:
 
 cdef class Leaf:
     cdef object tensor           # weakly: one that was made inside goes with the call
-    cdef public object before    # memory of its .grad before; None, NOTHING (or a compiled update dropped it); `any` if it did not matter
+    cdef public object before    # memory of its .grad before; None, CLEAN, DROPPED; `any` if it did not matter
     cdef readonly object like    # if nobody else knows that memory: its .grad then, without memory
 
 cdef Recorder recorder()

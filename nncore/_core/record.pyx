@@ -97,7 +97,9 @@ def before_next(prepare, list updated):
         r.updated.update(updated)
 
 
-NOTHING = "nothing, or dropped by a compiled update"  # instead of a gradient from before
+# instead of a gradient from before, where zero_grad(set_to_none=False) looked
+CLEAN = "nothing"
+DROPPED = "nothing, as a compiled update dropped it"
 
 
 class RecordError(RuntimeError):

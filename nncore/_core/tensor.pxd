@@ -27,7 +27,7 @@ cdef class TensorBase:
     cdef public object grad_fn
     cdef public int output_nr
     cdef object grad_
-    cdef public bint _grad_dropped  # by a compiled update, and nobody has cleared it since
+    cdef public int _grad_dropped  # by a compiled update, and nobody has cleared it since: 1; 2 if it would not be cleared there either
     cdef dict hooks               # of a leaf: what its gradient goes through, or None
     cdef int64_t count(self) noexcept
     cdef bint contiguous(self) noexcept

@@ -11,7 +11,7 @@ from . cimport runtime
 from .c cimport NN_BOOL, NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_K_zero, NN_MAX_DIMS, nn_zero_args
 from .record cimport Recorder, recorder
 
-from .record import NOTHING, RecordError, changed
+from .record import CLEAN, DROPPED, RecordError, changed
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_))
 _CODES = {d: i for i, d in enumerate(DTYPES)}
@@ -396,20 +396,26 @@ cdef class TensorBase:
             r.leaf(self, any, None)
             r.updated.discard(self)
         self.grad_ = value
-        self._grad_dropped = False
+        self._grad_dropped = 0
 
     def _zero_grad(self, bint set_to_none):
-        """Drops the gradient, or sets it to zero, also for a recording: an update before it leaves nothing to be dropped."""
+        """Drops the gradient, or sets it to zero, also for a recording: an update before it leaves nothing to be dropped.
+        One that a compiled update dropped is there in eager code, and so is zero."""
         cdef Recorder r = recorder()
+        cdef bint recorded = r is not None and not r.pause
         if set_to_none:
             self.grad = None
-        elif self.grad_ is not None:
+        elif self.grad_ is not None or self._grad_dropped:
+            if self.grad_ is None:
+                if recorded:
+                    r.leaf(self, DROPPED, None)
+                self.grad_ = new_empty(self.shape, self.code)
             self.grad.zero_()
-            if r is not None and not r.pause:
+            if recorded:
                 r.updated.discard(self)
-        elif r is not None and not r.pause:
-            r.leaf(self, NOTHING, None)
-        self._grad_dropped = False
+        elif recorded:
+            r.leaf(self, CLEAN, None)
+        self._grad_dropped = 0
 
     @property
     def is_leaf(self):

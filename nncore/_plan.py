@@ -152,7 +152,7 @@ class _Recording:
         found = [b for b in self.recorder.live.values() if b not in self.held and b.nbytes]
         if found:  # another thread's garbage collector may have freed them
             alive = core.in_use()
-            found = [b for b in found if b.address in alive]
+            found = [b for b in found if b.serial in alive]
         return found
 
 

@@ -441,12 +441,14 @@ cdef class Plan:
         return at
 
     cdef _keep_outside(self):
-        """Holds on to all memory outside of the plan that its arguments point to."""
+        """Holds on to all memory outside of the plan that its arguments point to. What other threads have made since the
+        recording began only lies where something was that is no more."""
         cdef uint64_t v
         cdef Storage s
         cdef Bytes b
+        cdef Recorder r = self.keep[0]
         words = set()
-        pending = [(<Step>x).args for x in self.steps] + [(<Step>x).args for x in sum(self.keep[0].packs.values(), [])]
+        pending = [(<Step>x).args for x in self.steps] + [(<Step>x).args for x in sum(r.packs.values(), [])]
         while pending:
             b = pending.pop()
             inside = {at for at, _ in b.words}  # their memory is free, and may be somebody else's by now
@@ -457,7 +459,7 @@ cdef class Plan:
             pending += [(<Word>x).array for _, x in b.words if (<Word>x).array is not None]
         order = sorted(words)
         for s in all_storages():
-            if s.data == NULL:
+            if s.data == NULL or s.serial > r.first and s.borrowed == NULL and s.serial not in r.aside:
                 continue
             k = bisect_right(order, <size_t>s.data + (s.nbytes - 1 if s.nbytes else 0)) - 1
             if k >= 0 and order[k] >= <size_t>s.data:
@@ -595,8 +597,8 @@ def writer(list steps, Block b):
 
 
 def in_use():
-    """Addresses of all memory of tensors."""
-    return {<size_t>(<Storage>s).data for s in all_storages()}
+    """The serials of all memory of tensors."""
+    return {(<Storage>s).serial for s in all_storages()}
 
 
 def planned(Recorder r):

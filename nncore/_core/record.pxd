@@ -20,10 +20,12 @@ cdef class Recorder:
     cdef public dict found      # (storage, key) -> pack
     cdef public list packing    # the calls of the pack that is being made, or None
     cdef public int pause
+    cdef readonly long first    # serial of the last Storage of before
+    cdef readonly set aside     # serials of those made in pauses
     cdef bint knows(self, object tensor) except -1
     cdef int leaf(self, object tensor, object before, object like) except -1
     cdef void call(self, int kernel, int dtype, const void *args, size_t size, int threads)
-    cdef void made(self, char *data, size_t nbytes)
+    cdef void made(self, char *data, size_t nbytes, long serial)
     cdef void freed(self, char *data)
 
 cdef class Call:
@@ -36,6 +38,7 @@ cdef class Call:
 cdef class Block:
     cdef readonly size_t address
     cdef readonly size_t nbytes
+    cdef readonly long serial   # of its Storage
     cdef readonly long made     # number of calls before
     cdef readonly long freed    # the same, or -1
 
@@ -45,4 +48,5 @@ cdef class Leaf:
     cdef readonly object like    # if nobody else knows that memory: its .grad then, without memory
 
 cdef Recorder recorder()
+cdef long next_serial() noexcept
 cpdef long epoch() noexcept

@@ -32,6 +32,16 @@ def active():
     return this_threads_recorder != NULL
 
 
+cdef long _serials = 0
+
+
+cdef long next_serial() noexcept:
+    """Of a new Storage."""
+    global _serials
+    _serials += 1
+    return _serials
+
+
 cdef long _epoch = 0
 
 
@@ -131,7 +141,7 @@ cdef class Recorder:
         self.live, self.written, self.optimizers, self.packs, self.found = {}, {}, set(), {}, {}
         self.indices, self.drawn = {}, {}
         self.prepare, self.streams, self.constants = [], [], []
-        self.fixed, self.packing = fixed, None
+        self.fixed, self.packing, self.first, self.aside = fixed, None, _serials, set()
 
     def start(self):
         """From now on."""
@@ -180,14 +190,15 @@ cdef class Recorder:
         c.where = where()
         (self.calls if self.packing is None else self.packing).append(c)
 
-    cdef void made(self, char *data, size_t nbytes):
+    cdef void made(self, char *data, size_t nbytes, long serial):
         cdef Block b = self.live.pop(<size_t>data, None)
         if b is not None:  # another thread's garbage collector freed it
             b.freed = len(self.calls)
         if self.pause or self.packing is not None:
+            self.aside.add(serial)
             return
         b = Block.__new__(Block)
-        b.address, b.nbytes, b.made, b.freed = <size_t>data, nbytes, len(self.calls), -1
+        b.address, b.nbytes, b.serial, b.made, b.freed = <size_t>data, nbytes, serial, len(self.calls), -1
         self.blocks.append(b)
         self.live[b.address] = b
 

@@ -12,6 +12,7 @@ cdef class Storage:
     cdef public long version
     cdef public dict packs        # packed copies for gemm (dense.pyx)
     cdef object __weakref__
+    cdef long serial              # no other one has it, nor had it
     cdef PyObject *older          # all that there are, in a list
     cdef PyObject *younger
 

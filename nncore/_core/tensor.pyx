@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from . cimport runtime
 from .c cimport NN_BOOL, NN_FLOAT32, NN_FLOAT64, NN_INT64, NN_K_zero, NN_MAX_DIMS, nn_zero_args
-from .record cimport Recorder, recorder
+from .record cimport Recorder, next_serial, recorder
 
 from .record import CLEAN, DROPPED, RecordError, changed
 
@@ -54,6 +54,7 @@ cdef class Storage:
         if youngest != NULL:
             (<Storage>youngest).younger = <PyObject *>self
         youngest = <PyObject *>self
+        self.serial = next_serial()
 
     def __dealloc__(self):
         global youngest
@@ -96,7 +97,7 @@ cdef Storage new_storage(size_t nbytes):
     s.nbytes = nbytes
     s.data = <char *>runtime.alloc(nbytes)
     if recorder() is not None:
-        recorder().made(s.data, nbytes)
+        recorder().made(s.data, nbytes, s.serial)
     return s
 
 

@@ -5,7 +5,6 @@ with its arguments. If both did the same work, later calls replay it: one call i
 """
 
 import copy
-import dataclasses
 import functools
 import gc
 import operator
@@ -23,20 +22,16 @@ from nncore._core.record import Recorder, RecordError
 from nncore._core.tensor import TensorBase
 from nncore._grad import is_grad_enabled, set_grad_enabled
 from nncore._profile import align, units
-from nncore._replay import Callable, Family, Replay, changed_edge, fresh, mapped, same
+from nncore._replay import Callable, Family, Replay, Structure, built, changed_edge, fresh, same, tree
 from nncore._watch import Names, state
 from nncore.nn import Module
 from nncore.optim.optimizer import Optimizer, options_of_all
 
 
-def _flatten(value, tensors):
-    """The kind of a result; its tensors are appended to `tensors`."""
-    if isinstance(value, tuple | list):
-        return (type(value), *[_flatten(v, tensors) for v in value])
-    if isinstance(value, dict):
-        return (type(value), *[(k, _flatten(v, tensors)) for k, v in value.items()])
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return (type(value), *[_flatten(getattr(value, f.name), tensors) for f in dataclasses.fields(value)])
+def _kind(value, tensors):
+    """The kind of a result that was taken apart; its tensors are appended to `tensors`."""
+    if isinstance(value, Structure):
+        return value.cls, value.keys, value.names, [_kind(v, tensors) for v in value.parts]
     if isinstance(value, TensorBase):
         tensors.append(value)
         return "tensor", value._code, value.shape, value.channels_last
@@ -95,9 +90,9 @@ class _Recording:
                 "or change a tensor from outside"
             )
         tensors = []
-        self.kind = _flatten(result, tensors)
+        self.result = tree(result, lambda t: t.detach())
+        self.kind = _kind(self.result, tensors)
         returned = [b for t in tensors if (b := core.block_of(r, t)) is not None]
-        self.result = mapped(result, lambda t: t.detach())
         made = [m for m in r.modules if any(core.block_of(r, t) is not None for t in m.parameters())]
         for module in made:  # inside: it goes with the call
             del r.modules[module]
@@ -232,7 +227,7 @@ class Plan(Replay):
                 self._compare(former, now)
                 if not check:
                     self._make(now)
-            result = mapped(now.result, fresh)
+            result = built(now.result, fresh)
             for leaf, g, _ in now.grads:
                 leaf.grad = fresh(g)
         finally:
@@ -256,7 +251,7 @@ class Plan(Replay):
             b = core.block_of(r, t)
             return t if b is None else self.work.tensor(b, t)
 
-        self.result = mapped(now.result, moved)
+        self.result = tree(built(now.result, moved))
         self.grads = [(leaf, moved(g)) for leaf, g, _ in now.grads]
         self.left = now.left
         self.family.join([*r.modules, *r.optimizers, *{s.generator for s in r.streams}, *now.leaves])
@@ -331,9 +326,9 @@ def compile(fn=None, *, check=False, keep_grads=False):
     """A function or module whose work is recorded, and replayed without Python between its kernels.
 
     Args:
-        fn: a function of tensors, arrays, numbers, and tuples, lists and dicts of them: a whole training step (forward,
-            loss, backward, clipping, update, several networks and optimizers), or a Module for inference. Without it, a
-            decorator.
+        fn: a function of tensors, arrays, numbers, and tuples, lists, dicts and dataclasses of them: a whole training
+            step (forward, loss, backward, clipping, update, several networks and optimizers), or a Module for
+            inference. Without it, a decorator.
         check: record every call and compare it with the one before, never replay: finds what changes from call to call.
         keep_grads: leave `.grad` readable after a step that updated the parameters; otherwise it reads None.
 

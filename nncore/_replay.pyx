@@ -4,13 +4,13 @@ What decides it is compared in place: nothing is hashed, and no key is made. How
 """
 import threading
 import weakref
-from copy import copy
-from dataclasses import fields, is_dataclass
+from collections import OrderedDict, defaultdict
+from copyreg import _slotnames
 from types import CellType
 
 import numpy as np
 
-from cpython.dict cimport PyDict_GetItemWithError, PyDict_Next
+from cpython.dict cimport PyDict_GetItemWithError, PyDict_Keys, PyDict_Next, PyDict_Values
 from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.object cimport PyObject
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
@@ -68,37 +68,121 @@ cpdef TensorBase fresh(TensorBase t):
     return made
 
 
-def mapped(value, f):
-    """The structure with f of each tensor."""
+# ---- structures ----
+
+cdef class Structure:
+    """A tuple, a list, a dict or a dataclass, taken apart. Its own methods have no say, neither here nor in `made`.
+
+    Attributes:
+        cls: its type.
+        parts: list of what is in it, and of the attributes of a dataclass or a subclass.
+        keys: of a dict, else None.
+        names: those of the attributes, or None.
+    """
+    cdef readonly type cls
+    cdef readonly list parts, keys, names
+    cdef type base        # whose items it has; object: a dataclass, which has none
+    cdef object factory   # of a defaultdict
+    cdef bint own         # its attributes are its items: self.__dict__ = self
+
+    cdef object made(self, list parts):
+        """One of this type from other parts."""
+        cdef Py_ssize_t n
+        cdef dict items
+        if self.names is None:
+            if self.base is not dict:
+                return tuple(parts) if self.base is tuple else parts
+            items = {}
+            for n in range(len(parts)):
+                items[self.keys[n]] = parts[n]
+            return items
+        n = len(parts) - len(self.names)
+        if self.base is tuple:
+            value = tuple.__new__(self.cls, parts[:n])
+        else:
+            value = self.base.__new__(self.cls)
+        if self.base is list:
+            list.extend(value, parts[:n])
+        elif self.keys is not None:
+            for key, part in zip(self.keys, parts):
+                self.base.__setitem__(value, key, part)
+        if self.factory is not None:
+            value.default_factory = self.factory
+        if self.own:
+            object.__setattr__(value, "__dict__", value)
+        for name, part in zip(self.names, parts[n:]):
+            object.__setattr__(value, name, part)
+        return value
+
+
+cpdef Structure taken_apart(value):
+    """The value as a Structure, or None if it is something else."""
+    cdef Structure s
+    cdef type cls = type(value), base = cls
+    cdef bint plain = cls is tuple or cls is list or cls is dict
+    if not plain:
+        for base in (tuple, list, OrderedDict, dict, object):
+            if isinstance(value, base):
+                break
+        if base is object and (isinstance(value, type) or not hasattr(cls, "__dataclass_fields__")):
+            return None
+    s = Structure.__new__(Structure)
+    s.cls, s.base = cls, base
+    if base is dict:
+        s.keys, s.parts = PyDict_Keys(value), PyDict_Values(value)
+    elif base is OrderedDict:
+        s.keys, s.parts = list(OrderedDict.keys(value)), list(OrderedDict.values(value))
+    else:
+        s.parts = [] if base is object else list(value) if plain else list(base.__iter__(value))
+    if plain:
+        return s
+    s.names = []
+    if isinstance(value, defaultdict):
+        s.factory = value.default_factory
+    mine = object.__getattribute__(value, "__dict__") if cls.__dictoffset__ else {}
+    s.own = mine is value
+    if not s.own:
+        s.names += mine
+        s.parts += mine.values()
+    for name in _slotnames(cls):
+        try:
+            s.parts.append(object.__getattribute__(value, name))
+        except AttributeError:  # not set
+            continue
+        s.names.append(name)
+    return s
+
+
+def tree(value, f=lambda t: t):
+    """A structure with f of each tensor, taken apart down to its leaves."""
+    cdef Structure s
     if isinstance(value, TensorBase):
         return f(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*[mapped(v, f) for v in value])
-    if isinstance(value, (tuple, list)):
-        return type(value)([mapped(v, f) for v in value])
-    if isinstance(value, dict):
-        return of_kind(value, {k: mapped(v, f) for k, v in value.items()})
-    if is_dataclass(value):
-        made = copy(value)
-        for field in fields(value):
-            object.__setattr__(made, field.name, mapped(getattr(value, field.name), f))
-        return made
-    return value
+    s = taken_apart(value)
+    if s is None:
+        return value
+    s.parts = [tree(v, f) for v in s.parts]
+    return s
 
 
-cdef of_kind(like, dict items):
-    """The items as what `like` is: an OrderedDict, a defaultdict, ..."""
-    if type(like) is dict:
-        return items
-    made = copy(like)
-    made.update(items)
-    return made
+cpdef built(node, f):
+    """The structure that a tree is of, with f of each tensor."""
+    if isinstance(node, TensorBase):
+        return f(node)
+    if type(node) is Structure:
+        return (<Structure>node).made([built(v, f) for v in (<Structure>node).parts])
+    return node
+
+
+cdef object _parts(value):
+    """What is in a structure."""
+    return value if type(value) is tuple or type(value) is list else taken_apart(value).parts
 
 
 # ---- arguments ----
 
 cdef enum Form:
-    TENSOR, ARRAY, NUMBER, SCALAR, VALUE, OBJECT, SEQUENCE, MAPPING
+    TENSOR, ARRAY, NUMBER, SCALAR, VALUE, OBJECT, STRUCTURE
 
 
 cdef class Argument:
@@ -108,14 +192,18 @@ cdef class Argument:
     """
     cdef Form form
     cdef type cls
-    cdef object value        # VALUE, SCALAR: what it equals; OBJECT: a weak reference to it; MAPPING: its keys in a dict of its type
+    cdef object value        # VALUE, SCALAR: what it equals; OBJECT: a weak reference to it
     cdef double number       # NUMBER: a float, bit for bit
-    cdef list parts          # SEQUENCE, MAPPING: Arguments
+    cdef Structure structure # STRUCTURE: without its parts
+    cdef list parts          # and these as Arguments
     cdef readonly TensorBase mine
 
     def __init__(self, value):
         cdef TensorBase t
+        cdef Structure structure = taken_apart(value)
         self.cls = type(value)
+        if structure is not None and structure.base is object and self.cls.__eq__ is object.__eq__:
+            structure = None  # a dataclass that is compared as an object
         if isinstance(value, TensorBase):
             t = value
             if t.wants_grad:
@@ -125,11 +213,9 @@ cdef class Argument:
             self.form, self.mine = TENSOR, fresh(t)
         elif isinstance(value, np.ndarray):
             self.form, self.mine = ARRAY, fresh(_as_tensor(value))
-        elif isinstance(value, (tuple, list)):
-            self.form, self.parts = SEQUENCE, [Argument(v) for v in value]
-        elif isinstance(value, dict):
-            self.form, self.parts = MAPPING, [Argument(v) for v in value.values()]
-            self.value = of_kind(value, dict.fromkeys(value))
+        elif structure is not None:
+            self.form, self.structure, self.parts = STRUCTURE, structure, [Argument(v) for v in structure.parts]
+            structure.parts = None
         elif self.cls is float:
             self.form, self.number = NUMBER, value
         elif isinstance(value, np.generic):  # a number as Python's: part of the kind, bit for bit
@@ -138,8 +224,8 @@ cdef class Argument:
             try:
                 hash(value)
             except TypeError:
-                raise TypeError("argument: expected tensors, arrays, numbers, or tuples, lists and dicts of them, got an "
-                                f"unhashable {self.cls.__name__}") from None
+                raise TypeError("argument: expected tensors, arrays, numbers, or tuples, lists, dicts and dataclasses of "
+                                f"them, got an unhashable {self.cls.__name__}") from None
             self.form, self.value = VALUE, value
             if self.cls.__eq__ is object.__eq__:  # it equals nothing else, and is not kept alive
                 try:
@@ -157,6 +243,7 @@ cdef class Argument:
         """Whether the value is of this kind."""
         cdef TensorBase t
         cdef Argument part
+        cdef Structure structure
         cdef double number
         cdef Py_ssize_t i
         if self.form == TENSOR:
@@ -173,17 +260,6 @@ cdef class Argument:
                 return False
             number = value
             return memcmp(&number, &self.number, sizeof(number)) == 0 or (number != number and self.number != self.number)
-        if self.form == MAPPING:
-            if type(value) is not self.cls or len(value) != len(self.parts):
-                return False
-            if not self.parts:
-                return True
-            if list(value) != list(self.value):
-                return False
-            for part, v in zip(self.parts, value.values()):
-                if not part.fits(v):
-                    return False
-            return True
         if type(value) is not self.cls:
             return False
         if self.form == OBJECT:
@@ -192,11 +268,20 @@ cdef class Argument:
             return value is self.value or value == self.value
         if self.form == SCALAR:
             return value is self.value or value.tobytes() == self.value.tobytes()
-        if len(value) != len(self.parts):
+        if self.cls is tuple or self.cls is list:
+            parts = value
+        elif self.cls is dict and not value:
+            return not self.parts
+        else:
+            structure = taken_apart(value)
+            parts = structure.parts
+            if structure.keys != self.structure.keys or structure.names != self.structure.names:
+                return False
+        if len(parts) != len(self.parts):
             return False
         for i in range(len(self.parts)):
             part = self.parts[i]
-            if not part.fits(value[i]):
+            if not part.fits(parts[i]):
                 return False
         return True
 
@@ -213,13 +298,11 @@ cdef class Argument:
             _copy(self.mine, value)
         elif self.form == ARRAY:
             self._array(value, written)
-        elif self.form == SEQUENCE:
+        elif self.form == STRUCTURE:
+            parts = _parts(value)
             for i in range(len(self.parts)):
                 part = self.parts[i]
-                part.write(value[i], written)
-        elif self.form == MAPPING:
-            for part, v in zip(self.parts, value.values()):
-                part.write(v, written)
+                part.write(parts[i], written)
         return 0
 
     cdef bint _array(self, value, list written) except -1:
@@ -268,11 +351,8 @@ cdef class Argument:
 
     def given(self):
         """The value with the plan's copies in it."""
-        if self.form == SEQUENCE:
-            parts = [(<Argument>p).given() for p in self.parts]
-            return self.cls(*parts) if hasattr(self.cls, "_fields") else self.cls(parts)
-        if self.form == MAPPING:
-            return of_kind(self.value, {k: (<Argument>p).given() for k, p in zip(self.value, self.parts)})
+        if self.form == STRUCTURE:
+            return self.structure.made([(<Argument>p).given() for p in self.parts])
         if self.form == NUMBER:
             return self.number
         if self.form == OBJECT:
@@ -280,9 +360,9 @@ cdef class Argument:
         return self.mine if self.mine is not None else self.value
 
     def values(self):
-        """What is neither a tensor nor an array."""
+        """What is neither a tensor nor an array; classes of structures, whose methods may be called."""
         if self.parts is not None:
-            return [v for p in self.parts for v in (<Argument>p).values()]
+            return [self.cls] + [v for p in self.parts for v in (<Argument>p).values()]
         return [] if self.mine is not None else [self.given()]
 
     def tensors(self):
@@ -491,7 +571,7 @@ cdef class Replay:
     cdef public list optimizers  # Groups of each that makes a step
     cdef public list edges       # what the function finds by name
     cdef public list written     # storages from outside that it changes
-    cdef public object result
+    cdef public object result    # as a tree, with tensors in the arena
     cdef public list grads       # (leaf, its gradient in the arena)
     cdef public list left        # (leaf, its gradient afterwards: None, or one from outside; whether the plan dropped its own)
     cdef tuple place             # where it was recorded: the instruction set and the algorithm of convolutions
@@ -558,9 +638,7 @@ cdef class Replay:
         for x, g, dropped in self.left:
             leaf = x
             leaf.grad_, leaf._grad_dropped = g, dropped
-        if isinstance(self.result, TensorBase):
-            return fresh(self.result)
-        return mapped(self.result, fresh)
+        return fresh(self.result) if isinstance(self.result, TensorBase) else built(self.result, fresh)
 
 
 cdef tuple _place():

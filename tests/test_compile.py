@@ -1027,11 +1027,14 @@ class Losses:
 
 def typed(value):
     """A structure as something that is equal for equal bits and types."""
+    mine = value.__dict__ if type(value).__dictoffset__ else {"a": value.a} if isinstance(value, Slots) else {}
+    attributes = mine is value or {k: typed(v) for k, v in mine.items()}
     if dataclasses.is_dataclass(value):
-        return type(value), [typed(getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return type(value), [typed(getattr(value, f.name, "unset")) for f in dataclasses.fields(value)], attributes
     if isinstance(value, dict):
-        return type(value), getattr(value, "default_factory", None), [(k, typed(v)) for k, v in value.items()]
-    return (type(value), [typed(v) for v in value]) if isinstance(value, tuple | list) else bits(value)
+        items = [(k, typed(v)) for k, v in value.items()]
+        return type(value), getattr(value, "default_factory", None), items, attributes
+    return (type(value), [typed(v) for v in value], attributes) if isinstance(value, tuple | list) else bits(value)
 
 
 def test_structures_keep_their_type():
@@ -1049,6 +1052,173 @@ def test_structures_keep_their_type():
             batch = kind(x=randn(3, seed=i), pair=Pair(randn(2, seed=i), 3))
             assert typed(run(batch)) == typed(f(batch))
         assert run.plan.replays == CALLS - 2
+
+
+class ReadOnly(dict):
+    def __setitem__(self, key, value):
+        raise TypeError("read-only")
+
+    update = __setitem__
+
+
+class Attributes(dict):
+    """Its entries are attributes, too."""
+
+    def __init__(self, **items):
+        super().__init__(**items)
+        self.__dict__.update(items)
+
+
+class Own(dict):
+    """The same, in one dict."""
+
+    def __init__(self, **items):
+        super().__init__(**items)
+        self.__dict__ = self
+
+
+class Output(collections.OrderedDict):
+    """The same, kept equal by its methods."""
+
+    def __init__(self, **items):
+        super().__init__()
+        for k, v in items.items():
+            self[k] = v
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        object.__setattr__(self, key, value)
+
+
+class Slots(list):
+    __slots__ = ("a", "unset")
+
+    def __init__(self, a):
+        super().__init__([a])
+        self.a = a
+
+    def __getattr__(self, name):
+        raise KeyError(name)
+
+
+class Named(collections.namedtuple("Named", "a")):
+    """Another signature, and attributes."""
+
+    def __new__(cls, *, a):
+        made = super().__new__(cls, a)
+        made.twice = [a, a]
+        return made
+
+
+@dataclasses.dataclass
+class Fields:
+    a: object
+    unset: object = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        self.same = self.a
+
+
+def moved_to_end(a):
+    made = collections.OrderedDict(a=a, b=3)
+    made.move_to_end("a")
+    return made
+
+
+STRUCTURES = {
+    "Counter": lambda a: collections.Counter(a=a, b=3),
+    "defaultdict": lambda a: collections.defaultdict(int, a=a, b=3),
+    "moved_to_end": moved_to_end,
+    "ReadOnly": lambda a: ReadOnly(a=a),
+    "Attributes": lambda a: Attributes(a=a, b=3),
+    "Own": lambda a: Own(a=a),
+    "Output": lambda a: Output(a=a, b=3),
+    "Slots": Slots,
+    "Named": lambda a: Named(a=a),
+    "Fields": Fields,
+    "Losses": lambda a: Losses(a, {"a": (a, 2)}),
+}
+
+
+@pytest.mark.parametrize("make", STRUCTURES.values(), ids=STRUCTURES)
+def test_structures_with_methods_of_their_own(make):
+    """They are taken apart and put together without these, as arguments and as results; attributes follow as well."""
+    values = [randn(3, seed=i) for i in range(CALLS)]
+    back = nncore.compile(lambda x: make(x * 2))
+    through = nncore.compile(lambda s: (s, s))
+    for x in values:
+        assert typed(back(x)) == typed(make(x * 2))
+        assert typed(through(make(x))) == typed((make(x),) * 2)
+    assert back.plan.replays == through.plan.replays == CALLS - 2
+    assert len(through.plans) == 1
+
+
+def test_attributes_of_arguments():
+    """A tensor in one is read at each call, a number is part of the kind."""
+    f = nncore.compile(lambda s: s.a * s.b)
+    for kind in (Attributes, Own, Output):
+        for b in (2, 3):
+            for i in range(CALLS):
+                assert bits(f(kind(a=randn(3, seed=i), b=b))) == bits(randn(3, seed=i) * b)
+            assert f.plan.replays == CALLS - 2
+
+
+scale = 2
+
+
+@dataclasses.dataclass
+class Scaled:
+    x: object
+
+    def value(self):
+        return self.x * scale
+
+
+def test_methods_of_dataclass_arguments(monkeypatch):
+    """What they read by name is watched."""
+    f = nncore.compile(lambda s: s.value())
+    for factor in (2, 5):
+        monkeypatch.setitem(globals(), "scale", factor)
+        for i in range(CALLS):
+            assert bits(f(Scaled(randn(3, seed=i)))) == bits(randn(3, seed=i) * factor)
+        assert f.plan.replays == CALLS - 2
+
+
+def test_dataclasses_compared_as_objects():
+    """With eq=False an argument is given as it is: it may change, and is not kept alive."""
+
+    @dataclasses.dataclass(eq=False)
+    class Trainer:
+        weight: object
+        factor: int = 2
+
+        @nncore.compile
+        def __call__(self, x):
+            return self.weight * x * self.factor
+
+    trainer, x = Trainer(nncore.ones(3)), randn(3)
+    for factor in (2, 3):
+        trainer.factor = factor
+        for _ in range(CALLS):
+            assert bits(trainer(x)) == bits(x * factor)
+    gone = weakref.ref(trainer)
+    del trainer
+    gc.collect()
+    assert gone() is None
+
+
+def test_structures_of_other_things():
+    """The type is named: an attribute's too."""
+
+    class Tagged(dict):
+        pass
+
+    tagged = Tagged(a=1)
+    tagged.tags = {1}
+    with pytest.raises(TypeError, match=r"argument: expected .*dataclasses of them, got an unhashable set"):
+        nncore.compile(lambda s, x: x)(tagged, nncore.ones(3))
+    with pytest.raises(RecordError, match="this one returned set"):
+        nncore.compile(lambda x: tagged)(nncore.ones(3))
 
 
 def test_numbers_are_part_of_the_kind():

@@ -22,10 +22,20 @@ from nncore._core.record import Recorder, RecordError
 from nncore._core.tensor import TensorBase
 from nncore._grad import is_grad_enabled, set_grad_enabled
 from nncore._profile import align, units
-from nncore._replay import Callable, Family, Replay, Structure, built, changed_edge, fresh, same, tree
+from nncore._replay import Callable, Family, Replay, Structure, built, changed_edge, fresh, same, taken_apart
 from nncore._watch import Names, state
 from nncore.nn import Module
 from nncore.optim.optimizer import Optimizer, options_of_all
+
+
+def _tree(value):
+    """The value taken apart down to its leaves, with tensors outside of the graph."""
+    if isinstance(value, TensorBase):
+        return value.detach()
+    if (found := taken_apart(value)) is None:
+        return value
+    found.parts = [_tree(v) for v in found.parts]
+    return found
 
 
 def _kind(value, tensors):
@@ -53,7 +63,8 @@ class _Recording:
     def __init__(self, fn, plan, fixed):
         inputs = [*plan.args.tensors(), *plan.kwargs.tensors()]
         self.recorder = Recorder(fixed, {t._storage for t, array in inputs if array})  # of any floating dtype
-        args, kwargs = plan.args.given(), plan.kwargs.given()
+        copies = []
+        args, kwargs = plan.args.given(copies), plan.kwargs.given(copies)
         names = Names([fn, *plan.args.values(), *plan.kwargs.values()], [t for t, _ in inputs])
         plan.family.join(names.shared)
         self.edges, self.tensors = names.edges, names.tensors
@@ -62,11 +73,11 @@ class _Recording:
         self.recorder.options = options_of_all()
         self.recorder.start()
         try:
-            self._run(fn, args, kwargs, plan.keep_grads, [t for t, _ in inputs], named)
+            self._run(fn, args, kwargs, plan.keep_grads, [t for t, _ in inputs], named, copies)
         finally:
             self.recorder.stop()
 
-    def _run(self, fn, args, kwargs, keep_grads, inputs, named):
+    def _run(self, fn, args, kwargs, keep_grads, inputs, named, copies):
         r = self.recorder
         result = fn(*args, **kwargs)
         r.pause += 1  # from here on only what is freed counts
@@ -90,7 +101,7 @@ class _Recording:
                 "or change a tensor from outside"
             )
         tensors = []
-        self.result = tree(result, lambda t: t.detach())
+        self.result = _tree(result)
         self.kind = _kind(self.result, tensors)
         returned = [b for t in tensors if (b := core.block_of(r, t)) is not None]
         made = [m for m in r.modules if any(core.block_of(r, t) is not None for t in m.parameters())]
@@ -110,7 +121,7 @@ class _Recording:
                 "being returned, and a replay would not write it; return it, or copy_() it into a tensor from outside",
                 core.writer(self.steps, lost[0]),
             )
-        if edge := changed_edge(self.edges):
+        if edge := changed_edge(self.edges + copies):
             raise RecordError(
                 f"{edge.key or 'a list or dict'}: changed inside a compiled function, and a replay would not change "
                 "it; keep what changes in a tensor, or change it outside"
@@ -251,7 +262,7 @@ class Plan(Replay):
             b = core.block_of(r, t)
             return t if b is None else self.work.tensor(b, t)
 
-        self.result = tree(built(now.result, moved))
+        self.result = _tree(built(now.result, moved))
         self.grads = [(leaf, moved(g)) for leaf, g, _ in now.grads]
         self.left = now.left
         self.family.join([*r.modules, *r.optimizers, *{s.generator for s in r.streams}, *now.leaves])

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections import OrderedDict, defaultdict
 from copyreg import _slotnames
+from enum import Enum
 from types import CellType
 
 import numpy as np
@@ -32,6 +33,8 @@ from nncore._tape import is_grad_enabled, set_enabled
 
 cdef extern from "Python.h":
     PyObject *PyCell_GET(object cell)  # NULL: empty
+    int Py_EnterRecursiveCall(const char *where) except *
+    void Py_LeaveRecursiveCall()
     ctypedef struct PyTypeObject:
         PyObject *tp_dict
 
@@ -80,7 +83,8 @@ cdef class Structure:
         names: those of the attributes, or None.
     """
     cdef readonly type cls
-    cdef readonly list parts, keys, names
+    cdef public list parts
+    cdef readonly list keys, names
     cdef type base        # whose items it has; object: a dataclass, which has none
     cdef object factory   # of a defaultdict
     cdef bint own         # its attributes are its items: self.__dict__ = self
@@ -99,6 +103,8 @@ cdef class Structure:
         n = len(parts) - len(self.names)
         if self.base is tuple:
             value = tuple.__new__(self.cls, parts[:n])
+        elif self.base is object:
+            value = self.cls.__new__(self.cls)  # of an exception, say; as copy() does
         else:
             value = self.base.__new__(self.cls)
         if self.base is list:
@@ -125,6 +131,8 @@ cpdef Structure taken_apart(value):
             if isinstance(value, base):
                 break
         if base is object and (isinstance(value, type) or not hasattr(cls, "__dataclass_fields__")):
+            return None
+        if isinstance(value, Enum) or hasattr(cls, "n_sequence_fields"):  # these are not made of parts
             return None
     s = Structure.__new__(Structure)
     s.cls, s.base = cls, base
@@ -153,20 +161,8 @@ cpdef Structure taken_apart(value):
     return s
 
 
-def tree(value, f=lambda t: t):
-    """A structure with f of each tensor, taken apart down to its leaves."""
-    cdef Structure s
-    if isinstance(value, TensorBase):
-        return f(value)
-    s = taken_apart(value)
-    if s is None:
-        return value
-    s.parts = [tree(v, f) for v in s.parts]
-    return s
-
-
 cpdef built(node, f):
-    """The structure that a tree is of, with f of each tensor."""
+    """The structure that was taken apart down to its leaves, with f of each tensor."""
     if isinstance(node, TensorBase):
         return f(node)
     if type(node) is Structure:
@@ -214,7 +210,12 @@ cdef class Argument:
         elif isinstance(value, np.ndarray):
             self.form, self.mine = ARRAY, fresh(_as_tensor(value))
         elif structure is not None:
-            self.form, self.structure, self.parts = STRUCTURE, structure, [Argument(v) for v in structure.parts]
+            self.form, self.structure = STRUCTURE, structure
+            Py_EnterRecursiveCall(" in an argument of a compiled function")  # it may hold itself
+            try:
+                self.parts = [Argument(v) for v in structure.parts]
+            finally:
+                Py_LeaveRecursiveCall()
             structure.parts = None
         elif self.cls is float:
             self.form, self.number = NUMBER, value
@@ -349,10 +350,13 @@ cdef class Argument:
             _copy(mine, t)
         return fits
 
-    def given(self):
-        """The value with the plan's copies in it."""
+    def given(self, edges):
+        """The value with the plan's copies in it. The attributes of dataclasses are appended to `edges`."""
         if self.form == STRUCTURE:
-            return self.structure.made([(<Argument>p).given() for p in self.parts])
+            value = self.structure.made([(<Argument>p).given(edges) for p in self.parts])
+            if self.structure.base is object:
+                edges += [Edge(value, name) for name in self.structure.names]
+            return value
         if self.form == NUMBER:
             return self.number
         if self.form == OBJECT:
@@ -363,7 +367,7 @@ cdef class Argument:
         """What is neither a tensor nor an array; classes of structures, whose methods may be called."""
         if self.parts is not None:
             return [self.cls] + [v for p in self.parts for v in (<Argument>p).values()]
-        return [] if self.mine is not None else [self.given()]
+        return [] if self.mine is not None else [self.given(None)]
 
     def tensors(self):
         """(copy, whether it is of an array) of each tensor and array."""
@@ -418,7 +422,7 @@ cdef TensorBase _as_tensor(value):
 ABSENT = object()  # where nothing is
 
 
-def class_dict(type cls):
+def class_dict(cls):
     """The dict that vars(cls) shows, of a class made by a class statement."""
     return <object>(<PyTypeObject *>cls).tp_dict
 
@@ -571,7 +575,7 @@ cdef class Replay:
     cdef public list optimizers  # Groups of each that makes a step
     cdef public list edges       # what the function finds by name
     cdef public list written     # storages from outside that it changes
-    cdef public object result    # as a tree, with tensors in the arena
+    cdef public object result    # taken apart, with tensors in the arena
     cdef public list grads       # (leaf, its gradient in the arena)
     cdef public list left        # (leaf, its gradient afterwards: None, or one from outside; whether the plan dropped its own)
     cdef tuple place             # where it was recorded: the instruction set and the algorithm of convolutions

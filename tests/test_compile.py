@@ -1,8 +1,10 @@
 """nncore.compile: the bits of eager execution, what takes effect between calls, errors with their line, memory."""
 
+import abc
 import collections
 import copy
 import dataclasses
+import enum
 import functools
 import gc
 import itertools
@@ -1184,6 +1186,25 @@ def test_methods_of_dataclass_arguments(monkeypatch):
         assert f.plan.replays == CALLS - 2
 
 
+def test_attributes_of_dataclass_arguments_are_not_set():
+    """The function has a copy: the caller would not see it."""
+
+    @dataclasses.dataclass
+    class Batch:
+        x: object
+        uses: int = 0
+
+        @nncore.compile
+        def use(self):
+            self.uses += 1
+            return self.x * 2
+
+    batch = Batch(randn(3))
+    with pytest.raises(RecordError, match="uses: changed inside a compiled function"):
+        batch.use()
+    assert batch.uses == 0
+
+
 def test_dataclasses_compared_as_objects():
     """With eq=False an argument is given as it is: it may change, and is not kept alive."""
 
@@ -1207,6 +1228,38 @@ def test_dataclasses_compared_as_objects():
     assert gone() is None
 
 
+class Mode(enum.Enum):
+    """Its class has a class of its own, as an ABC's has."""
+
+    DOUBLE = (2, 1.5)
+
+    def factor(self):
+        return self.value[0]
+
+
+class Base(abc.ABC, list):
+    number = 3
+
+
+class TupleMode(tuple, enum.Enum):
+    PAIR = (2, 3)
+
+
+def test_members_of_enums_and_classes_with_metaclasses():
+    """Members are themselves, as arguments and as globals."""
+    base = Base([nncore.ones(2)])
+
+    def f(x, mode, pair, when):
+        assert (mode, pair) == (Mode.DOUBLE, TupleMode.PAIR)  # members are equal if they are one
+        return Base([x * mode.factor() + pair[1] * base.number + base[0] * when.tm_year])
+
+    run = nncore.compile(f)
+    for i in range(CALLS):
+        args = randn(2, seed=i), Mode.DOUBLE, TupleMode.PAIR, time.gmtime(0)
+        assert typed(run(*args)) == typed(f(*args))
+    assert run.plan.replays == CALLS - 2
+
+
 def test_structures_of_other_things():
     """The type is named: an attribute's too."""
 
@@ -1219,6 +1272,14 @@ def test_structures_of_other_things():
         nncore.compile(lambda s, x: x)(tagged, nncore.ones(3))
     with pytest.raises(RecordError, match="this one returned set"):
         nncore.compile(lambda x: tagged)(nncore.ones(3))
+    tagged.tags = tagged
+    circle = []
+    circle.append(circle)
+    for value in (tagged, circle):
+        with pytest.raises(RecursionError):
+            nncore.compile(lambda x, s: x)(nncore.ones(3), value)
+        with pytest.raises(RecursionError):
+            nncore.compile(lambda x, held=[value]: held[0])(nncore.ones(3))
 
 
 def test_numbers_are_part_of_the_kind():

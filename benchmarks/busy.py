@@ -15,17 +15,16 @@ import numpy as np
 
 import nncore
 from benchmarks import harness
-from benchmarks.steps import adam, lenet5, mlp, step_of
+from benchmarks.steps import Work, adam, candidate, lenet5, mlp, state_of
 
 SLICE = 0.25  # seconds of one number of threads before the next has its turn
 
-
-NETS = {
-    "12-24-3": (mlp((12, 24, 3), "Tanh"), (12,), 32, 3, adam),
-    "LeNet-5": (lenet5, (1, 28, 28), 32, 10, adam),
-    "784-1024-1024-10": (mlp((784, 1024, 1024, 10), "ReLU"), (784,), 256, 10, adam),
-}
-STEPS = {name: lambda lib, net=net: step_of(lib, *net) for name, net in NETS.items()}
+NETS = (
+    Work("12-24-3", mlp((12, 24, 3), "Tanh"), (32, 12), 3, adam),
+    Work("LeNet-5", lenet5, (32, 1, 28, 28), 10, adam),
+    Work("784-1024-1024-10", mlp((784, 1024, 1024, 10), "ReLU"), (256, 784), 10, adam),
+)
+STEPS = {work.name: lambda lib, work=work: candidate(lib, work, state_of(work)) for work in NETS}
 
 
 def measure(name, step, threads, seconds):

@@ -542,6 +542,17 @@ void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanosecon
 int nn_team_for(double nanoseconds); /* threads for so much work: what cutting it into chunks may go by */
 int nn_team_max(void);               /* an upper bound for the next nn_parallel on this thread */
 void nn_hold_team(int hold);         /* fixes that bound for this thread (scratch is measured by it), or lets go */
+/* Turns: work whose parts follow one another, within the tasks of one nn_parallel. Each of its n tasks is a member: it takes
+ * all turns in their order, the same for all of them, and nn_turn returns when the chunks of a turn are done, whoever did
+ * them. A member takes first its own part of the chunks, the same at every turn as far as they allow, then what others have
+ * left who are not there: one that comes late, or never, is waited for by nobody. */
+enum { NN_MEMBER_BYTES = 128 };
+typedef struct {
+    void *members; /* n NN_MEMBER_BYTES at a multiple of 64; zeros at first, as are the last three here */
+    int64_t n, self;
+    int64_t turn, total, done; /* chunks: of all turns so far; done by this member */
+} nn_turns;
+void nn_turn(nn_turns *turns, nn_task task, const void *ctx, int64_t chunks, int tid);
 void nn_set_num_threads(int n);
 int nn_get_num_threads(void);
 void nn_follow_affinity(void); /* unless somebody has set a number: the CPUs that this process now has */

@@ -74,6 +74,7 @@ static _Atomic int shared[NN_N_KERNELS]; /* more than one thread had a part in t
 static _Thread_local int running = -1;   /* the kernel that runs on this thread */
 static _Thread_local int deserved = 1;   /* threads that its work deserves */
 static _Thread_local int inside;         /* a task is running on this thread */
+static _Thread_local int64_t stood;      /* ns that its turns have waited for others since nn_parallel began */
 static _Thread_local int held;           /* threads that the scratch of the coming kernel was measured for; 0: none */
 
 static inline void relax(void)
@@ -405,6 +406,7 @@ void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanosecon
         pthread_mutex_unlock(&team.sleep_lock);
     }
     int64_t start = now_ns(), done = 0;
+    stood = 0;
     inside = 1;
     if (own > 0) mark_used(0);
     for (int64_t i = 0; i < own; i++) task(ctx, i, 0);
@@ -419,8 +421,67 @@ void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanosecon
             sched_yield();
         }
     int64_t now = now_ns();
-    mind_stall(now, done ? now - done : 0, (done ? done : now) - start, own);
+    mind_stall(now, (done ? now - done : 0) + stood, (done ? done : now) - start - stood, own);
     pthread_mutex_unlock(&team.busy);
+}
+
+/* ---- turns ---- */
+
+/* What others look at while they wait is another line than what its owner writes to claim. */
+typedef struct {
+    _Alignas(64) _Atomic uint64_t claimed; /* turn (44 bits) | chunks of its part (20) */
+    _Alignas(64) _Atomic int64_t done;     /* in all turns, and 1 more as it is there */
+} member;
+_Static_assert(sizeof(member) == NN_MEMBER_BYTES, "nncore.h");
+
+/* Does what nobody has claimed of the part of member m. */
+static void do_part(nn_turns *t, int64_t m, nn_task task, const void *ctx, int64_t chunks, int tid)
+{
+    member *all = t->members;
+    int64_t first = chunks * m / t->n, size = chunks * (m + 1) / t->n - first;
+    uint64_t w = atomic_load(&all[m].claimed);
+    for (;;) {
+        int64_t turn = (int64_t)(w >> 20), next = turn == t->turn ? NEXT(w) : 0;
+        if (turn > t->turn || next >= size) return;
+        if (!atomic_compare_exchange_weak(&all[m].claimed, &w, (uint64_t)t->turn << 20 | (uint64_t)(next + 1)))
+            continue;
+        task(ctx, first + next, tid);
+        atomic_store_explicit(&all[t->self].done, ++t->done + 1, memory_order_release);
+        w = atomic_load(&all[m].claimed);
+    }
+}
+
+void nn_turn(nn_turns *t, nn_task task, const void *ctx, int64_t chunks, int tid)
+{
+    if (t->n == 1) {
+        for (int64_t i = 0; i < chunks; i++) task(ctx, i, tid);
+        return;
+    }
+    member *all = t->members;
+    if (t->turn++ == 0) atomic_store(&all[t->self].done, 1);
+    t->total += chunks;
+    do_part(t, t->self, task, ctx, chunks, tid);
+    int64_t since = 0;
+    int patience = chunks <= t->n ? NN_SPINS_BEFORE_HELP : 0, helped = 0; /* who is there begins its one chunk soon */
+    for (int i = 0;; i++) {
+        int64_t done = 0, absent = 0;
+        for (int64_t m = 0; m < t->n; m++) {
+            int64_t d = atomic_load_explicit(&all[m].done, memory_order_acquire);
+            absent += d == 0;
+            done += d - (d > 0);
+        }
+        if (done >= t->total) break;
+        if (!helped && (absent || i >= patience)) {
+            for (int64_t m = 1; m < t->n; m++) do_part(t, (t->self + m) % t->n, task, ctx, chunks, tid);
+            helped = 1;
+        } else if (i < NN_SPINS_BEFORE_YIELD) {
+            relax();
+        } else {
+            if (!since) since = now_ns();
+            sched_yield();
+        }
+    }
+    if (since) stood += now_ns() - since;
 }
 
 /* ---- fork ---- */

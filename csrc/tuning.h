@@ -108,6 +108,8 @@
  * each) and there are so many sequences for each; otherwise they share the units of every step. */
 #define NN_RNN_BYTES (1 << 20)
 #define NN_RNN_MIN_ROWS 4
+/* What starting an operation on several threads costs, in turns of a walk: steps of less work are shared. */
+#define NN_RNN_TURN 2.0
 
 /* ---- 3x3 convolution by Winograd's F(m x m, 3x3): `python -m benchmarks.winograd` ---- */
 
@@ -216,6 +218,8 @@
 #define NN_SPINS_PER_LOOK 64
 /* Spins of a caller that waits for the last chunks, before it yields its core. */
 #define NN_SPINS_BEFORE_YIELD 1000
+/* Spins of a member of turns that waits for another to begin its chunk, before it does it itself. */
+#define NN_SPINS_BEFORE_HELP 40
 
 /* ---- memory: `make bench-steps` ---- */
 

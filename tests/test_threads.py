@@ -13,6 +13,7 @@ import pytest
 
 import nncore
 from nncore._core import dense, elementwise, reduction, runtime, tensor
+from nncore._ops import rnn
 
 from . import tolerance
 
@@ -291,7 +292,9 @@ def work(seed):
     total, _ = reduction.reduce(reduction.SUM, s, 0, 1)
     large = elementwise.ewise(runtime.OPS["tanh"], from_array(rng.standard_normal(50_000).astype(np.float32)))
     norm = elementwise.ewise_sum(runtime.OPS["square"], large)
-    return [np.asarray(t) for t in (y, s, total, large, norm)]
+    w = [from_array(rng.standard_normal((4 * 130, n)).astype(np.float32)) for n in (70, 130)]
+    states, _, _ = rnn.layer("LSTM", a, rnn.equal_steps(30, 3), None, None, [(*w, None, None)])
+    return [np.asarray(t) for t in (y, s, total, large, norm, states)]
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -64,8 +64,10 @@
 
 /* Points of the result in a chunk, at least: enough tiles for a panel of weights to be worth its load. */
 #define NN_CONV_PIXELS 216
-/* Taps outside of the image are left out along a dimension if they are more than 1 of so many. */
+/* Taps outside of the image are left out along a dimension if they are more than 1 of so many, from so many channels on:
+ * with fewer, the tiles at the border take longer than their taps. */
 #define NN_CONV_DEAD 100
+#define NN_CONV_LEAVE_C 5
 /* To few outputs: the taps from which laying x out in planes pays, and the bytes of the planes of a chunk (they stay in L2). */
 #define NN_FEW_TAPS 4
 #define NN_FEW_BYTES (128 << 10)

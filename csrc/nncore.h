@@ -555,6 +555,17 @@ typedef struct {
 void nn_turn(nn_turns *turns, nn_task task, const void *ctx, int64_t chunks, int tid);
 void nn_set_num_threads(int n);
 int nn_get_num_threads(void);
+/* Whether sharing pays for work that is done again and again, such as a plan of many small kernels: what it costs depends on
+ * how far apart the cores are and on what else the machine does, so now and then some runs are timed in both ways. */
+enum { NN_TRIAL_RUNS = 8 };
+typedef struct {
+    int64_t left, pause;              /* runs until the next trial; from trial to trial */
+    int64_t start, ns[NN_TRIAL_RUNS]; /* of a run; of those in one way, ascending */
+    int64_t shared_ns;                /* their median when shared */
+    int trying, alone;                /* runs of this trial to come; what was found */
+} nn_trial;
+void nn_trial_begin(nn_trial *t); /* before and after a run, on one thread */
+void nn_trial_end(nn_trial *t);
 void nn_follow_affinity(void); /* unless somebody has set a number: the CPUs that this process now has */
 int nn_cgroup_cpus(const char *root, const char *membership); /* CPUs that its quota allows; 0: no limit */
 void nn_set_parallel_threshold(double nanoseconds);           /* < 0: the tuned default. 0 also makes every thread */

@@ -3,8 +3,9 @@
  * An OpenMP region normally ends when every thread has arrived, so one thread that the system has descheduled
  * stalls the step. Here a host thread opens one OpenMP region whose threads stay in it as workers; the caller
  * publishes a job, takes part in it, and returns when the chunks are done, whoever did them. Chunks are claimed
- * from one atomic word {epoch, chunks, next}: a worker that arrives late finds nothing to claim and has touched
- * nothing. No result depends on who ran which chunk.
+ * from one atomic word {epoch, end, next}: a worker that arrives late finds nothing to claim and has touched
+ * nothing. The caller claims from the front and the workers from the end, so that what a chunk of one job wrote is
+ * mostly in the cache of the core that runs the like chunk of the next. No result depends on who ran which chunk.
  *
  * What remains is a worker that is descheduled within a chunk, for which the caller must wait. Where that takes more than
  * sharing gains, the caller works alone for a while, for twice as long if it then happens again: on a machine whose other
@@ -33,9 +34,9 @@
 enum { MAX_THREADS = 256 };
 #define MAX_CHUNKS ((1 << 20) - 1)
 
-/* epoch (24 bits) | chunks (20) | next (20) */
-#define WORD(epoch, chunks, next) ((uint64_t)(epoch) << 40 | (uint64_t)(chunks) << 20 | (uint64_t)(next))
-#define CHUNKS(w) ((int64_t)((w) >> 20 & MAX_CHUNKS))
+/* epoch (24 bits) | end (20) | next (20): the chunks next.. to end are not claimed yet */
+#define WORD(epoch, end, next) ((uint64_t)(epoch) << 40 | (uint64_t)(end) << 20 | (uint64_t)(next))
+#define END(w) ((int64_t)((w) >> 20 & MAX_CHUNKS))
 #define NEXT(w) ((int64_t)((w) & MAX_CHUNKS))
 
 /* A job costs what its cache lines take from core to core: what a worker must know is one line, which the caller writes
@@ -75,7 +76,8 @@ static _Thread_local int running = -1;   /* the kernel that runs on this thread 
 static _Thread_local int deserved = 1;   /* threads that its work deserves */
 static _Thread_local int inside;         /* a task is running on this thread */
 static _Thread_local int64_t stood;      /* ns that its turns have waited for others since nn_parallel began */
-static _Thread_local int held;           /* threads that the scratch of the coming kernel was measured for; 0: none */
+static _Thread_local double awake_ns = NN_PARALLEL_AWAKE_NS;
+static _Thread_local int held; /* threads that the scratch of the coming kernel was measured for; 0: none */
 
 static inline void relax(void)
 {
@@ -238,24 +240,25 @@ static int64_t take_part(int tid)
     int64_t count = 0;
     for (;;) {
         uint64_t w = atomic_load(&team.word);
-        int64_t chunks = CHUNKS(w), next = NEXT(w);
-        if (next >= chunks) return count;
+        int64_t left = END(w) - NEXT(w);
+        if (left <= 0) return count;
         nn_task task = READ(task);
         const void *ctx = READ(ctx);
         int threads = READ(threads), rendezvous = READ(rendezvous);
         int64_t claim = READ(grain);
         if (tid >= threads) return count;
-        if (claim > chunks - next) claim = chunks - next;
+        if (claim > left) claim = left;
+        int64_t first = tid > 0 ? END(w) - claim : NEXT(w);
         /* If the word is still w, the job was not replaced while its fields were read. */
-        if (!atomic_compare_exchange_weak(&team.word, &w, w + (uint64_t)claim)) continue;
+        if (!atomic_compare_exchange_weak(&team.word, &w, tid > 0 ? w - ((uint64_t)claim << 20) : w + (uint64_t)claim))
+            continue;
         mark_used(tid);
         if (rendezvous && w >> 40 != joined) {
-            int64_t all = threads < chunks ? threads : chunks;
             atomic_fetch_add(&team.arrived, 1);
-            while (atomic_load(&team.arrived) < all) sched_yield();
+            while (atomic_load(&team.arrived) < rendezvous) sched_yield();
         }
         joined = w >> 40;
-        for (int64_t i = 0; i < claim; i++) task(ctx, next + i, tid);
+        for (int64_t i = 0; i < claim; i++) task(ctx, first + i, tid);
         count += claim;
         if (tid > 0) atomic_fetch_add(&team.done, claim);
     }
@@ -328,7 +331,7 @@ static int worth_sharing(double ns)
 {
     double limit = atomic_load(&threshold);
     if (limit >= 0) return ns >= limit;
-    if (ns < NN_PARALLEL_AWAKE_NS) return 0;
+    if (ns < awake_ns) return 0;
     int64_t alone = atomic_load_explicit(&team.alone_until, memory_order_relaxed);
     if (alone && now_ns() < alone) return 0;
     int awake = atomic_load(&team.workers) && !atomic_load(&team.sleeping);
@@ -347,7 +350,7 @@ static int team_for(int64_t chunks, double ns)
 int nn_team_for(double ns)
 {
     double limit = atomic_load(&threshold);
-    return inside || ns < (limit < 0 ? NN_PARALLEL_AWAKE_NS : limit) ? 1 : nn_team_max();
+    return inside || ns < (limit < 0 ? awake_ns : limit) ? 1 : nn_team_max();
 }
 
 /* A job of the team is over, in which the caller waited `waited` ns for chunks of others, having run `own` itself in `busy`
@@ -367,7 +370,7 @@ static void mind_stall(int64_t now, int64_t waited, int64_t busy, int64_t own)
 void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanoseconds)
 {
     int n = team_for(chunks, nanoseconds);
-    if (nanoseconds >= NN_PARALLEL_AWAKE_NS && chunks > deserved) {
+    if (nanoseconds >= awake_ns && chunks > deserved) {
         int worth = nn_team_for(nanoseconds);
         if (worth > deserved) deserved = worth < chunks ? worth : (int)chunks;
     }
@@ -382,7 +385,7 @@ void nn_parallel(nn_task task, const void *ctx, int64_t chunks, double nanosecon
     }
     grow(n);
     if (team.workers + 1 < n) n = team.workers + 1;
-    int rendezvous = atomic_load(&threshold) == 0;
+    int rendezvous = atomic_load(&threshold) == 0 ? n : 0; /* threads that meet before they go on: for tests */
     if (rendezvous && n > 1 && running >= 0) atomic_store(&shared[running], 1);
     double grain = rendezvous ? 1 : (double)chunks * NN_CLAIM_NS / (nanoseconds + 1);
     double most = (double)chunks / (4 * n);
@@ -482,6 +485,43 @@ void nn_turn(nn_turns *t, nn_task task, const void *ctx, int64_t chunks, int tid
         }
     }
     if (since) stood += now_ns() - since;
+}
+
+/* ---- trials ---- */
+
+void nn_trial_begin(nn_trial *t)
+{
+    t->start = 0;
+    if (inside || atomic_load(&threshold) >= 0 || nn_get_num_threads() < 2) return;
+    if (!t->trying && t->left-- <= 0) {
+        t->trying = 2 * NN_TRIAL_RUNS;
+        atomic_store(&team.missed_ns, (int64_t)NN_PARALLEL_ASLEEP_NS); /* the next job worth sharing wakes the team */
+    }
+    inside = t->trying ? t->trying <= NN_TRIAL_RUNS : t->alone;
+    if (!inside) awake_ns = NN_PARALLEL_TRIED_NS;
+    t->start = now_ns();
+}
+
+void nn_trial_end(nn_trial *t)
+{
+    if (!t->start) return;
+    inside = 0;
+    awake_ns = NN_PARALLEL_AWAKE_NS;
+    if (!t->trying) return;
+    int64_t ns = now_ns() - t->start;
+    int i = NN_TRIAL_RUNS - 1 - --t->trying % NN_TRIAL_RUNS;
+    for (; i > 0 && t->ns[i - 1] > ns; i--) t->ns[i] = t->ns[i - 1];
+    t->ns[i] = ns;
+    if (t->trying % NN_TRIAL_RUNS) return;
+    int64_t median = t->ns[NN_TRIAL_RUNS / 2];
+    if (t->trying) t->shared_ns = median;
+    int alone = !t->trying && (double)t->shared_ns > (1 - NN_TRIAL_GAIN) * (double)median;
+    if (t->trying && median <= NN_TRIAL_MAX_NS) return;
+    t->pause = t->alone != alone || !t->pause ? NN_TRIAL_PAUSE : 2 * t->pause;
+    if (t->pause > NN_TRIAL_PAUSE_MAX) t->pause = NN_TRIAL_PAUSE_MAX;
+    t->left = t->pause;
+    t->trying = 0;
+    t->alone = alone;
 }
 
 /* ---- fork ---- */

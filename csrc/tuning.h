@@ -206,6 +206,13 @@
 /* Work in ns from which a second thread pays: when the team is awake, and when it must be woken. */
 #define NN_PARALLEL_AWAKE_NS 5000.0
 #define NN_PARALLEL_ASLEEP_NS 80000.0
+/* The same, awake, where it is tried out whether sharing pays (nn_trial): for work that takes so long at most, it must save
+ * this share of the time, and is tried again after so many runs, at first and at most. */
+#define NN_PARALLEL_TRIED_NS 1000.0
+#define NN_TRIAL_MAX_NS 1000000
+#define NN_TRIAL_GAIN 0.05
+#define NN_TRIAL_PAUSE 500
+#define NN_TRIAL_PAUSE_MAX 16000
 /* Work that a thread claims at a time, where chunks are smaller. */
 #define NN_CLAIM_NS 1000.0
 /* A wait this much longer than two chunks take is a stall. Unless so many times its length was shared before it, the

@@ -2288,6 +2288,29 @@ def test_any_number_of_threads(isa, dtype):
     assert_agrees(classifier(net), batches(7, dtype, 50, 40, 9), between=between)
 
 
+def test_sharing_is_tried_out(rng):
+    """Of the first 16 replays the second 8 share nothing; what is found decides about the next ones; bits are equal."""
+    runtime.set_num_threads(2)
+    a, w = (nncore.tensor(rng.standard_normal(shape).astype(np.float32)) for shape in ((128, 64), (64, 64)))
+
+    @nncore.compile
+    def f(x):
+        return (x @ w).tanh() @ w
+
+    expected, used = bits(f(a)), []
+    f(a)
+    for _ in range(40):
+        runtime.threads_used(True)
+        assert bits(f(a)) == expected
+        used.append(runtime.threads_used(True))
+    assert f.plan.replays == 40
+    assert max(used[8:16]) == 1
+    assert max(used[16:]) <= max(threads for *_, threads, _ in f.plan.work.describe())
+    runtime.set_parallel_threshold(0)
+    assert bits(f(a)) == expected
+    assert runtime.threads_used(True) == 2
+
+
 def test_no_page_faults():
     fn, *_ = classifier(lambda: mlp(width=300, k=10))()
     step = nncore.compile(fn)

@@ -43,6 +43,9 @@ cdef extern from "nncore.h" nogil:
         int kernel, dtype
         void *args
 
+    ctypedef struct nn_trial:
+        int alone
+
     ctypedef struct nn_index_args:
         int64_t n, size, ignored
         int wrap, ignore

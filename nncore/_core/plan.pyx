@@ -318,6 +318,7 @@ cdef class Plan:
     cdef Storage scratch
     cdef size_t scratch_bytes
     cdef int threads
+    cdef nn_trial trial          # whether its kernels are worth sharing
     cdef list steps, prepare, packs, keep, early
     cdef list parts              # of the calls: (end, what is set and which streams are taken before, the check after it)
     cdef list written
@@ -517,6 +518,7 @@ cdef class Plan:
         if witness is not None and times is None:
             times = array("q", bytes(8 * (self.n + 1)))
             ns = &times[0]
+        runtime.trial_begin(&self.trial)
         try:
             for x in self.moving:
                 (<Moving>x).begin()
@@ -535,6 +537,7 @@ cdef class Plan:
                 if check is not None:
                     raise_if_bad(*check)
         finally:
+            runtime.trial_end(&self.trial)
             for x in self.moving:
                 (<Moving>x).end()
             for x in self.written:
@@ -557,12 +560,13 @@ cdef class Plan:
         (file, line))."""
         cdef int64_t i
         cdef Step s
+        cdef int threads = 1 if self.trial.alone else self.threads
         found = []
         for i in range(self.n):
             s = self.steps[i]
             blocks = {self.places[id(b)]: (<Block>b).nbytes for b in s.reads}
             about = describe(self.calls[i].kernel, self.calls[i].dtype, <size_t>self.calls[i].args)
-            found.append((*about, DTYPES[self.calls[i].dtype].name, list(blocks.items()), min(s.call.threads, self.threads), s.call.where))
+            found.append((*about, DTYPES[self.calls[i].dtype].name, list(blocks.items()), min(s.call.threads, threads), s.call.where))
         return found
 
 

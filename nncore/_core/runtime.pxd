@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 
-from .c cimport nn_call
+from .c cimport nn_call, nn_trial
 
 cdef void run(int kernel, int dtype, const void *args) noexcept
 cdef void run_briefly(int kernel, int dtype, const void *args) noexcept
@@ -9,6 +9,8 @@ cdef void *alloc(size_t nbytes) except NULL
 cdef void free(void *p, size_t nbytes) noexcept
 cdef void keep(const void *array, size_t nbytes, owner)
 cdef void replay(const nn_call *calls, int64_t n, int64_t *ns) noexcept
+cdef void trial_begin(nn_trial *trial) noexcept
+cdef void trial_end(nn_trial *trial) noexcept
 cdef object witnessing()
 cdef size_t scratch_field(int kernel) noexcept
 cdef int hold() noexcept

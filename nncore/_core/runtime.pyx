@@ -38,6 +38,8 @@ cdef extern from "nncore.h" nogil:
     void nn_memory_reset_peak()
     void nn_set_num_threads(int n)
     void nn_hold_team(int hold)
+    void nn_trial_begin(nn_trial *t)
+    void nn_trial_end(nn_trial *t)
     int nn_team_max()
     int nn_get_num_threads()
     void nn_follow_affinity()
@@ -139,6 +141,14 @@ cdef void free(void *p, size_t nbytes) noexcept:
 cdef void replay(const nn_call *calls, int64_t n, int64_t *ns) noexcept:
     with nogil:
         nn_replay(calls, n, ns)
+
+
+cdef void trial_begin(nn_trial *trial) noexcept:
+    nn_trial_begin(trial)
+
+
+cdef void trial_end(nn_trial *trial) noexcept:
+    nn_trial_end(trial)
 
 
 cdef object witnessing():

@@ -155,7 +155,7 @@
 #define NN_CAST_ROWS ((int64_t)64)
 /* Numbers of the result per chunk of pooling; numbers of the rows of a chunk of softmax and cross-entropy. */
 #define NN_POOL_CHUNK 8192
-#define NN_ROWS_CHUNK 4096
+#define NN_ROWS_CHUNK 8192
 /* One thread's time for such rows, in ns: per byte, and per row. */
 #define NN_ROWS_NS_PER_BYTE 0.125
 #define NN_ROWS_NS 10.0

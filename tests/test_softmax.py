@@ -40,7 +40,7 @@ def sizes(dtype):
 @LOG
 def test_rows(isa, dtype, rng, log):
     """Rows of any length, of moderate and of large spread."""
-    for n in sizes(dtype):
+    for n in [*sizes(dtype), 9000]:
         for rows in (0, 1, 2, 37):
             x = rng.standard_normal((rows, n)).astype(dtype)
             if rows:
@@ -240,7 +240,7 @@ def test_class_losses(isa, dtype, rng, log_probs):
     assert np.isnan(nothing.item())
 
 
-@pytest.mark.parametrize("n", [3, 40, 1000])
+@pytest.mark.parametrize("n", [3, 40, 1000, 9000])
 def test_one_row_alone(isa, dtype, rng, n):
     """Every row has the bits it has in a batch: softmax, its backward, losses and their backward."""
     x, target = problem(rng, 9, n, dtype)
@@ -265,7 +265,7 @@ def test_threads(isa, dtype, rng, rows, n):
     """1, 2, 3 and 7 threads give the same bits and all take part."""
     x, target = problem(rng, rows, n, dtype)
     dy = rng.standard_normal((rows, n)).astype(dtype)
-    chunks = -(-rows // (1 + 4096 // (n + 1)))
+    chunks = -(-rows // (1 + 8192 // (n + 1)))
 
     def everything():
         for log in (False, True):

@@ -265,6 +265,20 @@ NN_INLINE real vhsum(vec v)
     return v[0];
 }
 
+/* Lane l: vhsum(r[l]), by the same tree, for LANES vectors, which are lost. */
+NN_INLINE vec vhsums(vec *r)
+{
+    vint iota;
+    for (int64_t i = 0; i < LANES; i++) iota[i] = (ireal)i;
+    _Pragma("GCC unroll 4") for (ireal w = (ireal)(LANES / 2); w > 0; w /= 2)
+    {
+        vint from = ((iota & w) != 0) & (ireal)LANES;
+        _Pragma("GCC unroll 8") for (ireal i = 0; i < w; i++) r[i] =
+            __builtin_shuffle(r[i], r[i + w], iota + from) + __builtin_shuffle(r[i], r[i + w], (iota ^ w) + from);
+    }
+    return r[0];
+}
+
 /* In-register transpose of LANES vectors (Eklundh: swap blocks of 1, 2, 4, ... lanes). */
 NN_INLINE void vtranspose(vec *r)
 {

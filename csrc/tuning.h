@@ -167,6 +167,8 @@
 #define NN_SUM_ROWS 64
 #define NN_SUM_ROW_PIECE 4096
 #define NN_SUM_COLUMNS 32
+/* How far ahead a gather or scatter fetches rows, in bytes of rows. */
+#define NN_GATHER_AHEAD ((int64_t)16 << 10)
 /* Columns that one chunk of a scatter writes, for all indices. */
 #define NN_GATHER_COLUMNS 1024
 /* Numbers of a line that interpolation adds up at a time (they stay in L1). */

@@ -161,12 +161,13 @@
 #define NN_ROWS_NS_PER_BYTE 0.125
 #define NN_ROWS_NS 10.0
 /* Sums along rows: the block added in vectors, and the piece that is one chunk; across rows: rows of a block and of a
- * piece, and the vectors of columns in a chunk. */
+ * piece, and the vectors of columns in a chunk: half of them where there would be fewer than NN_SUM_FEW chunks of whole rows. */
 #define NN_SUM_BLOCK 512
 #define NN_SUM_PIECE 65536
 #define NN_SUM_ROWS 64
 #define NN_SUM_ROW_PIECE 4096
-#define NN_SUM_COLUMNS 32
+#define NN_SUM_COLUMNS 64
+#define NN_SUM_FEW 4
 /* How far ahead a gather or scatter fetches rows, in bytes of rows. */
 #define NN_GATHER_AHEAD ((int64_t)16 << 10)
 /* Columns that one chunk of a scatter writes, for all indices. */

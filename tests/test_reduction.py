@@ -174,7 +174,8 @@ def test_threads(isa, dtype, rng, op, shape, axis):
     if op != reduction.SUM:
         chunks = -(-outer // (1 + shapes.CHUNK // (n * inner + 1)))
     elif inner > 1:
-        chunks = -(-inner // (shapes.SUM_COLUMNS * lanes)) * -(-n // ROW_PIECE) * outer
+        pieces = -(-n // ROW_PIECE) * outer
+        chunks = -(-inner // (shapes.SUM_COLUMNS // (1 if pieces >= 4 else 2) * lanes)) * pieces
     elif n > PIECE:
         chunks = -(-n // PIECE) * outer
     else:

@@ -145,7 +145,7 @@
 #define NN_AHEAD (4096 / (int64_t)sizeof(real))
 
 /* How far ahead pooling prefetches what it reads, in elements. */
-#define NN_POOL_AHEAD (2048 / (int)sizeof(real))
+#define NN_POOL_AHEAD (4096 / (int)sizeof(real))
 
 /* Elements per chunk of elementwise work, and per staging buffer (stays in L1). */
 #define NN_EWISE_CHUNK 16384

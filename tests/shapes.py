@@ -15,6 +15,7 @@ KC_BYTES, KB_BYTES, NC_BYTES = 2048, 16384, 8192  # GEMM's blocks
 PACK_B_MIN_M, PACK_A_MIN_N, PACK_A_MIN_K, MC, WIDE_M = 48, 192, 64, 96, 384
 CONV_PIXELS, CONV_BLOCK_POINTS, CONV_C_CHUNK, CONV_WEIGHT_CHUNKS = 216, 512, 48, 16
 CONV_DEAD = 100
+CONV_LEAVE_C = 5
 DEEP_K, DEEP_M, DEEP_STEP = 512, 768, 128
 STRIPE_M, STRIPE_STEP, STRIPE_PANELS = 96, 32, 16
 POOL_CHUNK, GATHER_COLUMNS, RANDOM_CHUNK = 8192, 1024, 256
@@ -141,12 +142,16 @@ def conv_pixels(dtype):
 def conv_borders(dtype):
     """Long and short axes: along these, taps outside of the image are left out, along those, they meet zeros."""
     NR, _ = tile(dtype)
-    L, S = CONV_DEAD, 7
-    out = [conv(2, 2, 3, size, (3, 3), padding=1) for size in ((S, L), (L, S), (S, S))]
-    out += [conv(1, 2, 3, (S, L), (3, 3), padding=2, dilation=2), conv(1, 2, NR + 1, (2 * L, S), (3, 2), 2, 1)]
-    out += [conv(1, 2, 3, size, (2, 3, 3), padding=1) for size in ((2, 3, L), (2, L, 3), (L, 2, 3), (3, 2, 4))]
-    out += [conv(2, 2, 3, (S, L), (3, 3), padding=1, groups=2), conv(1, 3, 2, (L,), (3,), padding=1)]
-    out += [conv(1, 2, 3, (w,), (3,), padding=1) for w in around(2 * L // 3)]  # where the one ends and the other begins
+    L, S, C = CONV_DEAD, 7, CONV_LEAVE_C
+    out = [conv(2, C, 3, size, (3, 3), padding=1) for size in ((S, L), (L, S), (S, S))]
+    out += [conv(1, C, 3, (S, L), (3, 3), padding=2, dilation=2), conv(1, C, NR + 1, (2 * L, S), (3, 2), 2, 1)]
+    out += [conv(1, C, 3, size, (2, 3, 3), padding=1) for size in ((2, 3, L), (2, L, 3), (L, 2, 3), (3, 2, 4))]
+    out += [
+        conv(1, C - 1, 3, (S, S), (3, 3), padding=1),
+        conv(2, C, 3, (S, L), (3, 3), padding=1, groups=2),
+        conv(1, C, 2, (L,), (3,), padding=1),
+    ]
+    out += [conv(1, C, 3, (w,), (3,), padding=1) for w in around(2 * L // 3)]  # where the one ends and the other begins
     return out
 
 
@@ -220,6 +225,8 @@ def conv_few(dtype):
         conv(2, 3, half, (2 * lanes + 5,), (4,), 2, 1),
     ]
     out += [conv(2, 2, half, (4, 2 * lanes), (3, 3), 1, 1, d, groups=2) for d in (1, 2)]
+    out += [conv(2, c, 1, (3, 4, w), (2, 3, 3), padding=1) for c in (1, 3) for w in (3 * lanes, 5 * lanes + 1)]
+    out += [conv(1, 2, k, (4, 2 * lanes), (3, 2), padding=p) for k in (1, half) for p in (1, 3)]
     for c in (*around(lanes), 3):  # lines of dX around a tile, runs of taps around a vector and a panel
         out += [conv(2, c, 5, (h, 9), (3, 5), s, p) for h in (4, 7, 12) for s in (1, 2) for p in (0, 2)]
         out += [conv(1, c, 3, (4, 12), (2, 9), 1, p, (2, 1)) for p in (0, 4, 9)]

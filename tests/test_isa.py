@@ -210,6 +210,7 @@ def test_sizes_are_the_source_s():
         "NN_STRIPE_PANELS": shapes.STRIPE_PANELS,
         "NN_CONV_PIXELS": shapes.CONV_PIXELS,
         "NN_CONV_DEAD": shapes.CONV_DEAD,
+        "NN_CONV_LEAVE_C": shapes.CONV_LEAVE_C,
         "NN_CONV_BLOCK_POINTS": shapes.CONV_BLOCK_POINTS,
         "NN_CONV_C_CHUNK": shapes.CONV_C_CHUNK,
         "NN_CONV_WEIGHT_CHUNKS": shapes.CONV_WEIGHT_CHUNKS,

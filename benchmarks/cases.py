@@ -22,6 +22,7 @@ class Work:
     bytes: float = 0.0
     stream: str = "copy"  # or "update": results are written over operands
     resident: float = 0.0  # bytes of memory that they lie in, if they are read more than once
+    before: float = 0.0  # the flops of a product without which nothing can read them
     result: object = None  # a function that gives what `check` takes, if `ours` does not return it
     peers: dict = field(default_factory=dict)  # {name: function}
     job: tuple = None  # (op, arrays, options, check) for a harness.Peer
@@ -315,7 +316,7 @@ def recurrent_both(lib, net, x, dy):
 
 def recurrent_case(kind, inputs, hidden, batch, steps, direction):
     """FLOPs are those of the products with W_ih and W_hh, three times for forward and backward. At batch 1 W_hh is read
-    at every step but the first, which starts from zeros."""
+    at every step but the first, which starts from zeros, after the product of all inputs."""
     both = direction != "forward"
 
     def build(rng):
@@ -341,8 +342,9 @@ def recurrent_case(kind, inputs, hidden, batch, steps, direction):
             peers["torch"] = recurrent_both(torch, theirs, x, dy)[0] if both else recurrent_forward(torch, theirs, x)
         w_ih, w_hh = (GATES[kind] * hidden * n for n in (inputs, hidden))
         flops = 2.0 * batch * (w_hh * (steps - 1) + w_ih * steps) * (3 if both else 1)
-        moved = 4.0 * (w_hh * (steps - 1) + w_ih) if batch == 1 and not both else 0.0
-        return Work(ours, check, flops, moved, resident=4.0 * w_hh, result=result, peers=peers, job=job)
+        moved = 4.0 * w_hh * (steps - 1) if batch == 1 and not both else 0.0
+        before = 2.0 * w_ih * steps if moved else 0.0
+        return Work(ours, check, flops, moved, resident=4.0 * w_hh, before=before, result=result, peers=peers, job=job)
 
     name = f"{kind} {inputs}-{hidden} B{batch} T{steps}"
     return Case("recurrent", name, direction, recurrent_classes(kind, hidden, batch, direction), build)

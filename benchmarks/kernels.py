@@ -123,7 +123,8 @@ def measure(case, threads, others, numpy_too, rounds):
     row["gbs"] = work.bytes / alone / 1e9 if work.bytes else None
     limits = {"fma": work.flops / peak}
     if work.bytes and threads == 1:  # bandwidth is measured on one thread
-        limits[work.stream] = work.bytes / bandwidth(work.stream, level(work.resident or work.bytes))
+        rate = bandwidth(work.stream, level(work.resident or work.bytes))
+        limits[work.stream] = work.bytes / rate + work.before / peak
     limit = max(limits, key=limits.get)
     if limits[limit]:
         row |= {"limit": limit, "limit_ms": limits[limit] * 1e3, "share": 100 * limits[limit] / alone}

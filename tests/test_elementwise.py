@@ -1,6 +1,7 @@
 """Elementwise operations and copies between types: every op of csrc/ops.def against its oracle, in every layout."""
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -329,6 +330,16 @@ def test_copies_keep_bits(isa, dtype):
         assert np.array_equal(y.view(bits.dtype), x.view(bits.dtype))
         z = np.asarray(elementwise.contiguous(from_array(x[::-1])))
         assert np.array_equal(z.view(bits.dtype), x[::-1].view(bits.dtype))
+
+
+def test_copy_transposes(isa, dtype, rng):
+    """Rows and columns of fewer, as many and more numbers than vectors have; nothing beside them is written."""
+    for n, m in itertools.product((2, 7, 16, 17, 40), (3, 8, 25, 70)):
+        x = rng.standard_normal((2, n, m)).astype(dtype)
+        guarded = shapes.Guarded((2, m, n), dtype)
+        elementwise.copy_into(guarded.tensor, from_array(x.transpose(0, 2, 1)))
+        guarded.check(f"{n} x {m}")
+        tolerance.same_bits(guarded.array, x.transpose(0, 2, 1))
 
 
 def test_copy_broadcasts(isa, dtype, rng):

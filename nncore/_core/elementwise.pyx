@@ -152,7 +152,7 @@ cdef void _copy(TensorBase dst, TensorBase src) noexcept:
         memory_order(c.ndim, c.shape)
         memory_order(c.ndim, c.ys)
         memory_order(c.ndim, c.xs)
-    runtime.run(NN_K_cast, NN_FLOAT32, &c)
+    runtime.run(NN_K_cast, NN_FLOAT64 if c.ytype == NN_FLOAT64 else NN_FLOAT32, &c)
 
 
 def cast(TensorBase t, int code):

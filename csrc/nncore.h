@@ -562,7 +562,8 @@ typedef struct {
     int64_t left, pause;              /* runs until the next trial; from trial to trial */
     int64_t start, ns[NN_TRIAL_RUNS]; /* of a run; of those in one way, ascending */
     int64_t shared_ns;                /* their median when shared */
-    int trying, alone;                /* runs of this trial to come; what was found */
+    int trying, alone, shared;        /* runs of this trial to come; what the last one found, if it came to its end */
+    int threads;                      /* with which */
 } nn_trial;
 void nn_trial_begin(nn_trial *t); /* before and after a run, on one thread */
 void nn_trial_end(nn_trial *t);

@@ -492,13 +492,15 @@ void nn_turn(nn_turns *t, nn_task task, const void *ctx, int64_t chunks, int tid
 void nn_trial_begin(nn_trial *t)
 {
     t->start = 0;
-    if (inside || atomic_load(&threshold) >= 0 || nn_get_num_threads() < 2) return;
+    int threads = nn_get_num_threads();
+    if (inside || atomic_load(&threshold) >= 0 || threads < 2) return;
+    if (threads != t->threads) *t = (nn_trial){.threads = threads};
     if (!t->trying && t->left-- <= 0) {
         t->trying = 2 * NN_TRIAL_RUNS;
         atomic_store(&team.missed_ns, (int64_t)NN_PARALLEL_ASLEEP_NS); /* the next job worth sharing wakes the team */
     }
     inside = t->trying ? t->trying <= NN_TRIAL_RUNS : t->alone;
-    if (!inside) awake_ns = NN_PARALLEL_TRIED_NS;
+    if (t->trying ? !inside : t->shared) awake_ns = NN_PARALLEL_TRIED_NS;
     t->start = now_ns();
 }
 
@@ -520,6 +522,7 @@ void nn_trial_end(nn_trial *t)
     t->pause = t->alone != alone || !t->pause ? NN_TRIAL_PAUSE : 2 * t->pause;
     if (t->pause > NN_TRIAL_PAUSE_MAX) t->pause = NN_TRIAL_PAUSE_MAX;
     t->left = t->pause;
+    t->shared = !t->trying && !alone;
     t->trying = 0;
     t->alone = alone;
 }

@@ -64,10 +64,11 @@
 
 /* Points of the result in a chunk, at least: enough tiles for a panel of weights to be worth its load. */
 #define NN_CONV_PIXELS 216
-/* Taps outside of the image are left out along a dimension if they are more than 1 of so many, from so many channels on:
- * with fewer, the tiles at the border take longer than their taps. */
+/* Taps outside of the image are left out along a dimension if they are more than 1 of so many; with fewer than so many
+ * channels, for which the tiles at the border take longer than their taps, if they are more than 1 of these. */
 #define NN_CONV_DEAD 100
 #define NN_CONV_LEAVE_C 5
+#define NN_CONV_FEW_DEAD 3
 /* To few outputs: the taps from which laying x out in planes pays, and the bytes of the planes of a chunk (they stay in L2). */
 #define NN_FEW_TAPS 4
 #define NN_FEW_BYTES (128 << 10)
@@ -210,10 +211,10 @@
 /* Work in ns from which a second thread pays: when the team is awake, and when it must be woken. */
 #define NN_PARALLEL_AWAKE_NS 5000.0
 #define NN_PARALLEL_ASLEEP_NS 80000.0
-/* The same, awake, where it is tried out whether sharing pays (nn_trial): for work that takes so long at most, it must save
- * this share of the time, and is tried again after so many runs, at first and at most. */
+/* The same, awake, where trying out has shown that sharing pays (nn_trial): of work that takes so long at most when shared, it
+ * must save this part of the time, and is tried again after so many runs, at first and at most. */
 #define NN_PARALLEL_TRIED_NS 1000.0
-#define NN_TRIAL_MAX_NS 1000000
+#define NN_TRIAL_MAX_NS 3000000
 #define NN_TRIAL_GAIN 0.05
 #define NN_TRIAL_PAUSE 500
 #define NN_TRIAL_PAUSE_MAX 16000

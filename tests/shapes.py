@@ -190,7 +190,7 @@ def conv_groups(dtype):
         out += [conv(2, c, k, (6, 7), (3, 2), s, 1, groups=5) for c, k in ((1, 2), (2, 1), (2, 2), (1, 3), (3, 2))]
         out += [conv(1, 1, 1, (19,), (5,), s, 2, 2, groups=5), conv(1, 2, 2, (3, 4, 6), (2, 3, 2), s, 1, 2, groups=3)]
         out += [conv(1, 1, 1, (3, 4, 6), (2, 3, 3), s, 1, groups=lanes)]
-    out += [conv(2, 2 * lanes + 5, lanes // 2, (5, 6), (3, 3), groups=2)]  # rows of dY as long as a vector, of two groups
+    out += [conv(2, 2 * lanes + 5, lanes // 2, (5, 6), (3, 3), groups=2)]  # rows of dY of a vector: two groups
     out += [conv(2, c, k, (5, 5), (3, 3), padding=1, groups=40) for c, k in ((1, 2), (2, 2), (1, 4), (4, 4), (2, 1))]
     out += [conv(1, 1, 1, (80, 70), (3, 3), padding=1, groups=17), conv(3, 1, 1, (40, 9), (3, 3), 2, groups=130)]
     out += [conv(2, c, c, (2100,), (3,), 1, 1, groups=36 // c) for c in (1, 2)]  # rows cut into pieces
